@@ -1,0 +1,1 @@
+"""Histories worded as chat messages, and the messages as token ids."""

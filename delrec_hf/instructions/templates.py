@@ -1,0 +1,137 @@
+"""The wording of the three tasks, per domain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from delrec_hf.errors import InputError, suggest
+
+TEMPLATE_VERSION = 1
+"""Goes up whenever a word of the prompts changes: an adapter knows only its own wording."""
+
+MASK = "[masked]"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How one kind of item is spoken about.
+
+    Attributes:
+        item: Singular noun ("movie").
+        items: Plural noun ("movies").
+        chosen: Past tense of what users do with an item ("watched").
+        choose: Its infinitive ("watch").
+    """
+
+    item: str
+    items: str
+    chosen: str
+    choose: str
+
+
+DOMAINS: dict[str, Domain] = {
+    "movie": Domain("movie", "movies", "watched", "watch"),
+    "game": Domain("game", "games", "played", "play"),
+    "book": Domain("book", "books", "read", "read"),
+    "music": Domain("song", "songs", "heard", "hear"),
+    "product": Domain("product", "products", "bought", "buy"),
+}
+
+
+@dataclass(frozen=True)
+class WorkedExample:
+    """A solved Temporal Analysis question from the start of the same user's sequence.
+
+    Attributes:
+        history: Titles before the masked item, oldest first.
+        masked: Title of the masked item, which is the answer.
+        following: Title of the item after it.
+    """
+
+    history: Sequence[str]
+    masked: str
+    following: str
+
+
+def load_domain(name: str) -> Domain:
+    """Return a built-in domain by name, or one's own from a YAML file.
+
+    Args:
+        name: One of `DOMAINS`, or the path of a YAML file with the keys of `Domain`.
+
+    Raises:
+        InputError: If it is neither, or the file's keys are not exactly those of `Domain`.
+    """
+    if name in DOMAINS:
+        return DOMAINS[name]
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise InputError(
+            f"domain `{name}` is unknown; expected one of {', '.join(DOMAINS)} or the path of a "
+            f"YAML file{suggest(name, DOMAINS)}"
+        )
+    if not path.is_file():
+        raise InputError(f"domain file {name} does not exist; give the path of a YAML file")
+    import yaml
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    expected = [field.name for field in fields(Domain)]
+    given = content if isinstance(content, dict) else {}
+    if sorted(given) != sorted(expected) or not all(isinstance(v, str) for v in given.values()):
+        raise InputError(
+            f"domain file {name} holds the keys {sorted(given)}; expected exactly {expected}, each "
+            "a word such as `item: movie`"
+        )
+    return Domain(**given)
+
+
+def lsr_prompt(domain: Domain, history: Sequence[str], candidates: Sequence[str]) -> str:
+    """Word LLM-based Sequential Recommendation: what comes next (paper section IV-C)."""
+    return (
+        f"{_lists(domain, history, candidates)}\n"
+        f"Which candidate will the user {domain.choose} next? Answer with its title only."
+    )
+
+
+def rps_prompt(domain: Domain, history: Sequence[str], candidates: Sequence[str]) -> str:
+    """Word Recommendation Pattern Simulating: what the teacher ranks first (paper section IV-B)."""
+    return (
+        f"{_lists(domain, history, candidates)}\n"
+        "Which candidate does the recommendation model rank first? Answer with its title only."
+    )
+
+
+def ta_prompt(
+    domain: Domain,
+    history: Sequence[str],
+    following: str,
+    candidates: Sequence[str],
+    example: WorkedExample | None = None,
+) -> str:
+    """Word Temporal Analysis: which item stood before the last one (paper section IV-B).
+
+    Args:
+        domain: How the items are spoken about.
+        history: Titles before the masked item, oldest first.
+        following: Title of the item after the masked one.
+        candidates: Titles to choose from, the masked item among them.
+        example: A solved question from the start of the same user's sequence.
+    """
+    solved = ""
+    if example is not None:
+        shown = "\n".join(f"- {title}" for title in [*example.history, MASK, example.following])
+        solved = (
+            f"Solved example, {domain.items} this user {domain.chosen} at first:\n{shown}\n"
+            f"The masked {domain.item} was: {example.masked}\n"
+        )
+    return (
+        f"{solved}{_lists(domain, [*history, MASK, following], candidates)}\n"
+        f"Which candidate is the masked {domain.item}? Answer with its title only."
+    )
+
+
+def _lists(domain: Domain, history: Sequence[str], candidates: Sequence[str]) -> str:
+    shown = "\n".join(f"- {title}" for title in history)
+    offered = "\n".join(f"- {title}" for title in candidates)
+    items = domain.items[:1].upper() + domain.items[1:]
+    return f"{items} this user {domain.chosen}, oldest first:\n{shown}\nCandidates:\n{offered}"

@@ -1,0 +1,1 @@
+"""The backbone, the soft prompt and LoRA stacked on it."""

@@ -1,0 +1,1 @@
+"""Scores of titles under a language model."""

@@ -1,0 +1,1 @@
+"""Conventional sequential recommenders and the scores they give."""
