@@ -1,0 +1,174 @@
+"""The `delrec` command: recipes in, runs out."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from delrec_hf import __version__
+from delrec_hf.errors import InputError
+from delrec_hf.logging import configure
+
+STAGE_SECTIONS = {
+    "prepare": "data",
+    "teach": "teacher",
+    "distil": "distil",
+    "finetune": "finetune",
+    "evaluate": "evaluate",
+}
+"""The section of the recipe that a bare flag of each stage's command goes to."""
+
+_RECIPE_FLAGS = (
+    "Any recipe key is a flag: `--SECTION.KEY VALUE` (sections: data, teacher, backbone, distil, "
+    "finetune, evaluate); flags win over the file. A stage's own keys need no section."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The words after `delrec`; by default the process's own.
+
+    Returns:
+        0 on success, 2 on bad input, after one line on stderr. A fault raises (exit code 1).
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    configure(known.log_level)
+    try:
+        if rest and not known.takes_recipe_flags:
+            raise InputError(
+                f"`{rest[0]}` is not an option of `delrec {known.command}`; see --help"
+            )
+        known.run(known, rest)
+    except InputError as error:
+        print(f"delrec: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("delrec: stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="delrec",
+        description="DELRec: distil a sequential recommender into a language model, and rank.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"delrec_hf {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_recipe_commands(commands)
+
+    recommend = _add(commands, "recommend", "recommend with a finished model", _recommend)
+    recommend.add_argument("--model", required=True, help="folder or Hub id of a model")
+    recommend.add_argument(
+        "--history", required=True, nargs="+", metavar="TITLE", help="titles or ids, oldest first"
+    )
+    recommend.add_argument(
+        "--candidates", nargs="+", metavar="TITLE", help="rank these (default: the catalogue)"
+    )
+    recommend.add_argument("--top_k", type=int, default=10, help="how many (default: 10)")
+    recommend.add_argument("--json", action="store_true", help="print JSON")
+    _add_loading(recommend)
+
+    export = _add(commands, "export", "fold prompt and LoRA into a plain checkpoint", _export)
+    export.add_argument("--model", required=True, help="folder or Hub id of a model")
+    export.add_argument("--output_dir", required=True, help="folder of the checkpoint")
+    _add_loading(export)
+
+    push = _add(commands, "push", "send a model to the Hub", _push)
+    push.add_argument("--model", required=True, help="folder of a model")
+    push.add_argument("--repo_id", required=True, help="name on the Hub: OWNER/NAME")
+    push.add_argument("--private", action="store_true", help="make the repository private")
+    push.add_argument("--dry_run", action="store_true", help="print card and files, send nothing")
+    return parser
+
+
+def _add_recipe_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    quickstart = _add(
+        commands, "quickstart", "run the whole chain on the toy world, offline", _quickstart
+    )
+    quickstart.add_argument(
+        "--output_dir", default="runs/quickstart", help="folder of the run (%(default)s)"
+    )
+    descriptions = {
+        "run": "run every stage of a recipe; finished ones are skipped",
+        "prepare": "read the data, split it, draw candidates",
+        "teach": "train the teacher and keep its predictions",
+        "distil": "stage 1: distil the teacher into a soft prompt",
+        "finetune": "stage 2: train LoRA on top of the frozen prompt",
+        "evaluate": "rank with every system and report",
+    }
+    for name, description in descriptions.items():
+        command = _add(commands, name, description, _run)
+        command.add_argument("--config", metavar="RECIPE.yaml", required=True, help="the recipe")
+    for name in ("quickstart", *descriptions):
+        commands.choices[name].epilog = _RECIPE_FLAGS
+        commands.choices[name].set_defaults(takes_recipe_flags=True)
+
+
+def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
+    command = commands.add_parser(
+        name, help=description, description=f"{description}.", allow_abbrev=False
+    )
+    command.add_argument(
+        "--log_level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="what to log",
+    )
+    command.set_defaults(run=run, takes_recipe_flags=False)
+    return command
+
+
+def _add_loading(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--revision", help="commit, tag or branch of a model on the Hub")
+    command.add_argument("--base_model", help="load this backbone instead of the recorded one")
+
+
+def _quickstart(known: argparse.Namespace, flags: Sequence[str]) -> None:
+    from delrec_hf.pipeline import run_recipe
+    from delrec_hf.recipe import load_recipe
+    from delrec_hf.resources import resource
+
+    path = resource("recipes/toy/quickstart.yaml")
+    run_recipe(load_recipe(path, ["--output_dir", known.output_dir, *flags]))
+
+
+def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
+    from delrec_hf.pipeline import run_recipe
+    from delrec_hf.recipe import load_recipe
+
+    section = STAGE_SECTIONS.get(known.command, "")
+    recipe = load_recipe(known.config, flags, section)
+    run_recipe(recipe, only=None if known.command == "run" else known.command)
+
+
+def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
+    import json
+    from dataclasses import asdict
+
+    from delrec_hf.recommender import Recommender
+
+    recommender = Recommender.from_pretrained(
+        known.model, revision=known.revision, base_model=known.base_model
+    )
+    found = recommender.recommend(known.history, known.candidates, top_k=known.top_k)
+    if known.json:
+        print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
+        return
+    for rank, one in enumerate(found, start=1):
+        print(f"{rank:>3}  {one.score:9.3f}  {one.title}")
+
+
+def _export(known: argparse.Namespace, _: Sequence[str]) -> None:
+    from delrec_hf.modeling.export import export
+
+    export(known.model, known.output_dir, revision=known.revision, base_model=known.base_model)
+
+
+def _push(known: argparse.Namespace, _: Sequence[str]) -> None:
+    from delrec_hf.hub.push import push
+
+    push(known.model, known.repo_id, private=known.private, dry_run=known.dry_run)

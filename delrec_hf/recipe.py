@@ -1,0 +1,199 @@
+"""A recipe: one YAML file whose sections are the settings of the stages."""
+
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from delrec_hf.errors import InputError, suggest
+
+SECTIONS: dict[str, tuple[str, str]] = {
+    "data": ("delrec_hf.data.interactions", "DataConfig"),
+    "teacher": ("delrec_hf.teachers.training", "TeacherConfig"),
+    "backbone": ("delrec_hf.modeling.backbone", "BackboneConfig"),
+    "distil": ("delrec_hf.training.distillation", "DistilConfig"),
+    "finetune": ("delrec_hf.training.recommendation", "FinetuneConfig"),
+    "evaluate": ("delrec_hf.evaluation.evaluator", "EvaluateConfig"),
+}
+"""Each section of a recipe and the dataclass, beside its stage, that says what its keys mean."""
+
+_SIMPLE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the floats people write: plain PyYAML reads `5e-3` as a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass
+class Recipe:
+    """What to run and where.
+
+    Attributes:
+        output_dir: Folder of the run.
+        sections: Keys given for each section, as plain values; what is not given keeps the default.
+    """
+
+    output_dir: Path
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def settings(self, section: str, **forced: Any) -> Any:
+        """Return the dataclass of a section, filled in.
+
+        Args:
+            section: One of `SECTIONS`.
+            forced: Values that the pipeline decides (`output_dir`), over the recipe's.
+
+        Raises:
+            InputError: If a key is unknown, lacks or has a value of the wrong kind.
+        """
+        module, name = SECTIONS[section]
+        kind = getattr(import_module(module), name)
+        given = {**self.sections.get(section, {}), **forced}
+        _check_keys(section, given, kind)
+        from transformers import HfArgumentParser
+
+        try:
+            return HfArgumentParser(kind).parse_dict(given)[0]
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"recipe section `{section}` cannot be used: {reason}") from error
+
+
+def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str = "") -> Recipe:
+    """Read a recipe file and let the flags of the command line win over it.
+
+    Paths in the file that begin with `./` or `../` start at the file's own folder; paths in flags
+    start at the current folder.
+
+    Args:
+        path: YAML file, or None for flags alone.
+        flags: `--section.key value ...`; `--key value` goes to `section`; `--output_dir D` is the
+            run's folder.
+        section: Section of the stage that is run, if one is.
+
+    Raises:
+        InputError: If the file cannot be read, or a section or flag is unknown.
+    """
+    content = _read(Path(path)) if path is not None else {}
+    for name, value in parse_flags(flags):
+        target, _, key = name.partition(".") if "." in name else (section, "", name)
+        if name == "output_dir":
+            content["output_dir"] = value
+        elif target not in SECTIONS:
+            hint = suggest(target, SECTIONS) if "." in name else ""
+            raise InputError(
+                f"flag `--{name}` is unknown; write `--SECTION.KEY VALUE` with a section out of "
+                f"{', '.join(SECTIONS)}{hint}"
+            )
+        else:
+            content.setdefault(target, {})[key] = value
+    output_dir = content.pop("output_dir", None)
+    if not isinstance(output_dir, str):
+        raise InputError("no folder for the run; set `output_dir` in the recipe or --output_dir")
+    return Recipe(output_dir=Path(output_dir), sections=content)
+
+
+def parse_flags(flags: Sequence[str]) -> list[tuple[str, Any]]:
+    """Split `--key value`, `--key=value` and `--key` (true) into pairs; values are read as YAML.
+
+    >>> parse_flags(["--distil.learning_rate", "5e-3", "--a=b", "--names", "x", "y", "--yes"])
+    [('distil.learning_rate', 0.005), ('a', 'b'), ('names', ['x', 'y']), ('yes', True)]
+    """
+    pairs: list[tuple[str, Any]] = []
+    position = 0
+    while position < len(flags):
+        flag = flags[position]
+        if not flag.startswith("--"):
+            raise InputError(f"`{flag}` is not a flag; flags are written `--key value`")
+        name, equals, value = flag[2:].partition("=")
+        values = [value] if equals else []
+        position += 1
+        while position < len(flags) and not flags[position].startswith("--") and not equals:
+            values.append(flags[position])
+            position += 1
+        parsed = [yaml.load(value, Loader=_Loader) for value in values]
+        pairs.append((name, True if not parsed else parsed[0] if len(parsed) == 1 else parsed))
+    return pairs
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"recipe {path} does not exist; give the path of a YAML file")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"recipe {path} is not valid YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"recipe {path} holds no sections; expected {', '.join(SECTIONS)}")
+    for name, value in content.items():
+        if name == "output_dir":
+            continue
+        if name not in SECTIONS:
+            raise InputError(
+                f"recipe section `{name}` in {path} is unknown; expected output_dir, "
+                f"{', '.join(SECTIONS)}{suggest(str(name), SECTIONS)}"
+            )
+        if not isinstance(value, dict):
+            raise InputError(f"recipe section `{name}` in {path} must hold keys and values")
+        content[name] = {key: _from_recipe(path.parent, given) for key, given in value.items()}
+    return content
+
+
+def _from_recipe(folder: Path, value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str(folder / value)
+    return value
+
+
+def _check_keys(section: str, given: Mapping[str, Any], kind: type) -> None:
+    known = {one.name: one for one in fields(kind) if one.init}
+    hints = typing.get_type_hints(kind)
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(
+                f"recipe key `{key}` in section `{section}` is unknown{suggest(str(key), known)}"
+            )
+        expected = _expected(hints[key], value)
+        if expected:
+            raise InputError(f"recipe key `{section}.{key}` is {value!r}; expected {expected}")
+    for name, one in known.items():
+        if one.default is MISSING and one.default_factory is MISSING and name not in given:
+            meaning = one.metadata.get("help", "it has no default")
+            raise InputError(f"recipe key `{section}.{name}` is missing: {meaning}")
+
+
+def _expected(hint: Any, value: Any) -> str:
+    """Say what was expected where a value does not fit a simple type hint, else nothing."""
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    literals = [v for o in options if typing.get_origin(o) is typing.Literal for v in o.__args__]
+    if literals:
+        optional = type(None) in options and value is None
+        return "" if value in literals or optional else f"one of {', '.join(map(str, literals))}"
+    if not all(option in _SIMPLE or option is type(None) for option in options):
+        return ""  # lists, dicts and enums are checked by the dataclass itself
+    if value is None:
+        return "" if type(None) in options else _SIMPLE[options[0]]
+    accepted = (float, int) if float in options else ()
+    if type(value) in (*options, *accepted):
+        return ""
+    return " or ".join(_SIMPLE[option] for option in options if option in _SIMPLE)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)

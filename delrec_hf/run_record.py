@@ -1,0 +1,73 @@
+"""What a run folder knows about itself: which stages are done, with which inputs and settings."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from delrec_hf import __version__
+from delrec_hf.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The `run.json` of a run folder.
+
+    Attributes:
+        folder: The run's folder.
+    """
+
+    folder: Path
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What each finished stage left: fingerprint, settings, seconds."""
+        path = self.folder / "run.json"
+        if not path.is_file():
+            return {}
+        stages: dict[str, dict[str, Any]] = read_json(path)["stages"]
+        return stages
+
+    def is_done(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
+        """Say whether a stage has finished with this fingerprint and its outputs are there."""
+        done = self.stages.get(stage, {}).get("fingerprint") == print_
+        return done and all(path.exists() for path in outputs)
+
+    def finish(self, stage: str, print_: str, settings: Mapping[str, Any], seconds: float) -> None:
+        """Record a finished stage."""
+        stages = self.stages
+        stages[stage] = {
+            "fingerprint": print_,
+            "settings": dict(settings),
+            "seconds": round(seconds, 1),
+        }
+        write_json(self.folder / "run.json", {"stages": stages, "versions": _versions()})
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a short hash of plain values.
+
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content_hash(path: Path) -> str:
+    """Return the sha256 of a file, or of all files of a folder with their names."""
+    digest = hashlib.sha256()
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    for one in files:
+        digest.update(one.name.encode())
+        with one.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+    return {"delrec_hf": __version__, **{name: version(name) for name in names}}

@@ -1,0 +1,65 @@
+"""What a recipe accepts, and how it says no."""
+
+from pathlib import Path
+
+import pytest
+
+from delrec_hf.errors import InputError
+from delrec_hf.recipe import load_recipe
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "output_dir: a\ndata: {path: toy, history_length: 5}\n")
+    recipe = load_recipe(path, ["--data.history_length", "7", "--output_dir", "b"])
+    assert recipe.output_dir == Path("b")
+    assert recipe.settings("data").history_length == 7
+
+
+def test_bare_flags_go_to_the_section_of_the_stage(tmp_path: Path) -> None:
+    path = write(tmp_path, "output_dir: a\ndata: {path: toy}\n")
+    assert load_recipe(path, ["--history_length", "7"], "data").settings("data").history_length == 7
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, "output_dir: a\ndistil: {learning_rate: 5e-3}\n")
+    assert load_recipe(path).sections["distil"]["learning_rate"] == 5e-3
+
+
+def test_paths_with_a_leading_dot_start_at_the_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path, "output_dir: a\ndata: {path: ../films}\n")
+    assert Path(load_recipe(path).sections["data"]["path"]) == tmp_path / "../films"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("distil: {learning_rat: 1}", [], "did you mean `learning_rate`"),
+        ("distill: {learning_rate: 1}", [], "did you mean `distil`"),
+        ("data: {path: toy, history_length: ten}", [], "expected a whole number"),
+        ("data: {history_length: 5}", [], "`data.path` is missing"),
+        ("data: {path: toy}", ["--dta.path", "x"], "did you mean `data`"),
+        ("data: [1, 2]", [], "must hold keys and values"),
+        ("data: {path: toy", [], "is not valid YAML"),
+        ("", [], "holds no sections"),
+    ],
+)
+def test_mistakes_are_named_with_the_cure(
+    tmp_path: Path, text: str, flags: list[str], message: str
+) -> None:
+    path = write(tmp_path, f"output_dir: a\n{text}\n" if text else "")
+    with pytest.raises(InputError, match=message) as caught:
+        recipe = load_recipe(path, flags)
+        for section in recipe.sections:
+            recipe.settings(section)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.yaml does not exist"):
+        load_recipe(tmp_path / "absent.yaml")
