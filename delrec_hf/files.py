@@ -1,5 +1,6 @@
 """Writing to disk so that a killed process leaves either the old content or the new."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -48,3 +49,15 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def content_hash(*paths: Path) -> str:
+    """Return the sha256 of files and of all files of folders, with their names."""
+    digest = hashlib.sha256()
+    for path in paths:
+        inside = sorted(one for one in path.rglob("*") if one.is_file())
+        for one in inside if path.is_dir() else [path]:
+            digest.update(one.name.encode())
+            with one.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

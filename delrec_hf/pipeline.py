@@ -1,22 +1,23 @@
 """The stages of a recipe in order; finished ones are skipped, killed ones go on where they were."""
 
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from delrec_hf.data.prepared import PreparedData, prepare
+from accelerate import PartialState
+
 from delrec_hf.errors import InputError
-from delrec_hf.files import read_json, replace_folder, write_json
-from delrec_hf.instructions.templates import TEMPLATE_VERSION
+from delrec_hf.files import content_hash
 from delrec_hf.logging import get_logger
 from delrec_hf.recipe import Recipe
-from delrec_hf.run_record import RunRecord, content_hash, fingerprint
+from delrec_hf.run_record import RunRecord, fingerprint
+from delrec_hf.stages import Run, distil, evaluate, finetune, prepare, teach
 
 logger = get_logger(__name__)
+
+_WITHOUT_EFFECT = {"disable_tqdm", "report_to", "logging_steps", "logging_strategy", "run_name"}
+"""Keys that change what a stage shows, not what it makes."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +36,109 @@ class Stage:
     sections: tuple[str, ...]
     after: tuple[str, ...]
     writes: tuple[str, ...]
-    run: Callable[["Run"], None]
+    run: Callable[[Run], None]
 
 
-@dataclass(frozen=True)
-class Run:
-    """A recipe at work in its folder."""
-
-    recipe: Recipe
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.recipe.output_dir
-
-    @cached_property
-    def prepared(self) -> PreparedData:
-        """The prepared data of the run."""
-        return PreparedData.load(self.folder / "data")
-
-    def trainer_settings(self, section: str, stage: str) -> Any:
-        """Return a section of TrainingArguments whose checkpoints go to `checkpoints/STAGE`."""
-        import torch
-
-        forced: dict[str, Any] = {"output_dir": str(self.folder / "checkpoints" / stage)}
-        if not torch.accelerator.is_available():
-            forced["use_cpu"] = True
-        return self.recipe.settings(section, **forced)
-
-
-STAGES: tuple[Stage, ...] = ()
+STAGES = (
+    Stage("prepare", ("data",), (), ("data",), prepare),
+    Stage("teach", ("teacher",), ("prepare",), ("teacher",), teach),
+    Stage("distil", ("backbone", "distil"), ("prepare", "teach"), ("distil",), distil),
+    Stage("finetune", ("backbone", "finetune"), ("prepare", "distil"), ("model",), finetune),
+    Stage(
+        "evaluate",
+        ("backbone", "evaluate"),
+        ("prepare", "teach", "distil", "finetune"),
+        ("results.json",),
+        evaluate,
+    ),
+)
 
 
 def run_recipe(recipe: Recipe, only: str | None = None) -> None:
-    pass
+    """Run the stages of a recipe that are not finished.
+
+    Args:
+        recipe: What to run and where.
+        only: Run this stage alone; the stages before it must be finished.
+
+    Raises:
+        InputError: If the recipe cannot be used, or a stage before `only` is not finished.
+    """
+    import torch
+
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    _check_sections(recipe)
+    run = Run(recipe)
+    record = RunRecord(run.folder)
+    prints: dict[str, str] = {}
+    for stage in STAGES:
+        prints[stage.name] = _fingerprint(stage, recipe, prints)
+        outputs = [run.folder / name for name in stage.writes]
+        done = record.is_done(stage.name, prints[stage.name], outputs)
+        # No process may write the record while another one still reads it.
+        state.wait_for_everyone()
+        if only not in (None, stage.name):
+            if only in _readers(stage.name) and not done:
+                raise InputError(
+                    f"stage `{only}` reads what `{stage.name}` writes, and {run.folder} holds no "
+                    f"finished `{stage.name}` of this recipe; run `delrec {stage.name}` first, or "
+                    "`delrec run` for all"
+                )
+            continue
+        if done:
+            logger.info("%s: finished before, skipped", stage.name)
+            continue
+        logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
+        start = time.perf_counter()
+        run.start(stage.name, prints[stage.name])
+        stage.run(run)
+        seconds = time.perf_counter() - start
+        state.wait_for_everyone()
+        if state.is_main_process:
+            settings = {name: recipe.sections.get(name, {}) for name in stage.sections}
+            record.finish(stage.name, prints[stage.name], settings, seconds)
+            run.finish(stage.name)
+        state.wait_for_everyone()
+        written = ", ".join(map(str, outputs))
+        logger.info("%s: wrote %s in %.0f s", stage.name, written, seconds)
+
+
+def _check_sections(recipe: Recipe) -> None:
+    """Find every mistake in the recipe before the first stage works for an hour."""
+    run = Run(recipe)
+    for section in ("data", "backbone", "evaluate"):
+        recipe.settings(section)
+    for section in ("teacher", "distil", "finetune"):
+        run.trainer_settings(section, section)
+
+
+def _readers(name: str) -> set[str]:
+    return {stage.name for stage in STAGES if name in stage.after}
+
+
+def _reads(stage: Stage, recipe: Recipe) -> str:
+    if stage.name == "prepare":
+        return str(recipe.settings("data").path)
+    places = [name for other in STAGES if other.name in stage.after for name in other.writes]
+    return ", ".join(str(recipe.output_dir / name) for name in places)
+
+
+def _fingerprint(stage: Stage, recipe: Recipe, before: dict[str, str]) -> str:
+    given = {
+        section: {
+            key: value
+            for key, value in recipe.sections.get(section, {}).items()
+            if key not in _WITHOUT_EFFECT
+        }
+        for section in stage.sections
+    }
+    inputs = [before[name] for name in stage.after]
+    if stage.name == "prepare":
+        settings = recipe.settings("data")
+        given["data"] = asdict(settings)
+        path = Path(settings.path)
+        inputs.append(content_hash(path) if path.exists() else settings.path)
+    if stage.name == "distil":
+        path = Path(recipe.settings("backbone").model_name_or_path)
+        inputs.append(content_hash(path) if path.exists() else str(path))
+    return fingerprint(stage.name, given, inputs)

@@ -44,7 +44,7 @@ class RunRecord:
             "settings": dict(settings),
             "seconds": round(seconds, 1),
         }
-        write_json(self.folder / "run.json", {"stages": stages, "versions": _versions()})
+        write_json(self.folder / "run.json", {"stages": stages, "versions": library_versions()})
 
 
 def fingerprint(*parts: Any) -> str:
@@ -57,17 +57,7 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def content_hash(path: Path) -> str:
-    """Return the sha256 of a file, or of all files of a folder with their names."""
-    digest = hashlib.sha256()
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    for one in files:
-        digest.update(one.name.encode())
-        with one.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the numbers."""
     names = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
     return {"delrec_hf": __version__, **{name: version(name) for name in names}}

@@ -1,0 +1,190 @@
+"""Everything that the later stages read: catalogue, sequences, examples with candidates."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from delrec_hf.data.candidates import draw_candidates
+from delrec_hf.data.interactions import DataConfig, read_interactions
+from delrec_hf.data.sequences import Sequences, Split, build_sequences, split_sequences
+from delrec_hf.data.titles import readable_titles
+from delrec_hf.data.toy_world import toy_world
+from delrec_hf.errors import InputError
+from delrec_hf.files import read_json, replace_folder, write_json
+from delrec_hf.logging import get_logger
+
+logger = get_logger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+
+_SEQUENCE_FEATURES = Features(
+    {"user_id": Value("string"), "items": List(Value("int32")), "train_end": Value("int32")}
+)
+_EXAMPLE_FEATURES = Features(
+    {
+        "user_id": Value("string"),
+        "position": Value("int32"),
+        "history": List(Value("int32")),
+        "target": Value("int32"),
+        "candidates": List(Value("int32")),
+    }
+)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A prepared dataset. An item is its row in `items`, 0 to n - 1, everywhere else.
+
+    Attributes:
+        items: `item_id` and `title` (string; no two titles the same), then the source's metadata.
+        sequences: `user_id` (string), `items` (list of int32, oldest first, none twice),
+            `train_end` (int32: the first so many items are training items).
+        examples: train, validation and test with `user_id`, `position` (int32: place of the target
+            in the user's sequence), `history` (list of int32: the items before it, the last
+            `history_length` of them), `target` (int32), `candidates` (list of int32: the target
+            once, others that the user never met).
+        info: Facts: dataset, terms, domain, split, history_length, num_candidates, seed; counts of
+            users, items, interactions, examples and of what was left out; for the toy world
+            `best_hr_at_1`, the highest HR@1 that any ranker can expect on the test examples.
+    """
+
+    items: Dataset
+    sequences: Dataset
+    examples: DatasetDict
+    info: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> "PreparedData":
+        """Load what `prepare` wrote.
+
+        Raises:
+            InputError: If there is nothing at `folder`.
+        """
+        folder = Path(folder)
+        if not (folder / "info.json").is_file():
+            raise InputError(f"{folder} holds no prepared data; run `delrec prepare` first")
+        return cls(
+            items=Dataset.load_from_disk(str(folder / "items")),
+            sequences=Dataset.load_from_disk(str(folder / "sequences")),
+            examples=DatasetDict.load_from_disk(str(folder / "examples")),
+            info=read_json(folder / "info.json"),
+        )
+
+
+def prepare(config: DataConfig, folder: Path) -> PreparedData:
+    """Read, check, split and write a dataset.
+
+    `folder` gets `items`, `sequences` and `examples` (as `datasets.load_from_disk` reads them) and
+    `info.json`. What was there before is replaced when all is written, and stays if anything fails.
+
+    Raises:
+        InputError: If the data cannot be used; the message says where and why.
+    """
+    begin = time.perf_counter()
+    interactions, items = read_interactions(config)
+    if len(items) < config.num_candidates:
+        raise InputError(
+            f"the catalogue of `{config.path}` holds {len(items)} items, fewer than the "
+            f"{config.num_candidates} candidates; set data.num_candidates to less"
+        )
+    sequences = build_sequences(interactions, items)
+    split = split_sequences(sequences, config)
+    examples = DatasetDict(
+        {
+            part: _examples(sequences, users, positions, len(items), config)
+            for part, (users, positions) in split.targets.items()
+        }
+    )
+    info = _info(config, len(items), sequences, examples)
+    if config.path == "toy":
+        info["best_hr_at_1"] = _best_hr_at_1(sequences, split, examples["test"])
+    with replace_folder(folder) as aside:
+        _catalogue(items, config).save_to_disk(str(aside / "items"))
+        _sequence_table(sequences, split).save_to_disk(str(aside / "sequences"))
+        examples.save_to_disk(str(aside / "examples"))
+        write_json(aside / "info.json", info)
+    logger.info(
+        "prepared %s: %d users, %d items, %d interactions in %.1f s",
+        info["dataset"],
+        info["users"],
+        info["items"],
+        info["interactions"],
+        time.perf_counter() - begin,
+    )
+    return PreparedData.load(folder)
+
+
+def _catalogue(items: Dataset, config: DataConfig) -> Dataset:
+    table = items.with_format("arrow")[:]
+    titles = readable_titles(table["title"].to_pylist(), config.max_title_characters)
+    place = table.column_names.index("title")
+    return Dataset(table.set_column(place, "title", pa.array(titles, pa.string())))
+
+
+def _sequence_table(sequences: Sequences, split: Split) -> Dataset:
+    columns = {
+        "user_id": pa.array(sequences.user_ids, pa.string()),
+        "items": _lists(sequences.items, sequences.starts),
+        "train_end": pa.array(split.train_end, pa.int32()),
+    }
+    return Dataset(pa.table(columns, schema=_SEQUENCE_FEATURES.arrow_schema))
+
+
+def _examples(
+    sequences: Sequences, users: IntArray, positions: IntArray, num_items: int, config: DataConfig
+) -> Dataset:
+    candidates = draw_candidates(
+        sequences, users, positions, num_items, config.num_candidates, config.seed
+    )
+    shown = np.minimum(positions, config.history_length)
+    offsets = np.concatenate([[0], np.cumsum(shown)])
+    targets = sequences.starts[users] + positions
+    places = np.arange(offsets[-1]) + np.repeat(targets - shown - offsets[:-1], shown)
+    ends = np.arange(len(users) + 1) * config.num_candidates
+    columns = {
+        "user_id": pa.array(sequences.user_ids, pa.string()).take(pa.array(users)),
+        "position": pa.array(positions, pa.int32()),
+        "history": _lists(sequences.items[places], offsets),
+        "target": pa.array(sequences.items[targets], pa.int32()),
+        "candidates": _lists(candidates.ravel(), ends),
+    }
+    return Dataset(pa.table(columns, schema=_EXAMPLE_FEATURES.arrow_schema))
+
+
+def _lists(values: IntArray, offsets: IntArray) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32()))
+
+
+def _info(
+    config: DataConfig, num_items: int, sequences: Sequences, examples: DatasetDict
+) -> dict[str, Any]:
+    met = len(np.unique(sequences.items))
+    return {
+        "dataset": config.dataset_name,
+        "terms": config.terms,
+        "domain": config.domain,
+        "split": config.split,
+        "history_length": config.history_length,
+        "num_candidates": config.num_candidates,
+        "seed": config.seed,
+        "users": len(sequences.user_ids),
+        "items": num_items,
+        "interactions": len(sequences.items),
+        "examples": {part: len(rows) for part, rows in examples.items()},
+        "items_without_interactions": num_items - met,
+        "left_out": sequences.left_out,
+    }
+
+
+def _best_hr_at_1(sequences: Sequences, split: Split, test: Dataset) -> float:
+    users, positions = split.targets["test"]
+    targets = sequences.starts[users] + positions
+    last_two = np.stack([sequences.items[targets - 2], sequences.items[targets - 1]], axis=1)
+    candidates = np.array(test["candidates"][:], dtype=np.int64)
+    return toy_world().best_hr_at_1(last_two, candidates)

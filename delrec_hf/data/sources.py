@@ -1,0 +1,168 @@
+"""Where interactions and items lie: a file, a folder, or a dataset on the Hub."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import (
+    Dataset,
+    DatasetDict,
+    concatenate_datasets,
+    get_dataset_config_names,
+    load_dataset,
+)
+
+from delrec_hf.data.readers import FORMATS, Table, file_format, plain_name, read_table
+from delrec_hf.errors import InputError
+from delrec_hf.logging import get_logger
+
+logger = get_logger(__name__)
+
+_NAMES = {
+    "interactions": ("interactions", "ratings", "reviews", "events", "u.data"),
+    "items": ("items", "movies", "books", "games", "products", "metadata", "u.item"),
+}
+"""What files, configurations and splits that hold a table are called, the likeliest first."""
+
+_RECBOLE = {"interactions": ".inter", "items": ".item"}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def read_tables(
+    path: str, interactions: str | None = None, items: str | None = None
+) -> tuple[Table, Table | None]:
+    """Read the table of interactions and, where there is one, the table of items.
+
+    Args:
+        path: A folder that holds both; a file of interactions, beside which the items are looked
+            for; or the Hub id of a dataset, whose configurations, splits or files hold them.
+        interactions: File name, or name on the Hub, where it is not `interactions`, `ratings`, ...
+        items: The same for the items.
+
+    Raises:
+        InputError: If nothing is there, or nothing that can be told apart by name.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        first = _find(place, "interactions", interactions)
+        if first is None:
+            raise InputError(
+                f"folder {path} holds no interactions; found {_listing(place)}; name the file "
+                f"interactions.csv (or {FORMATS}) or set data.interactions"
+            )
+        second = _find(place, "items", items)
+    elif place.is_file() and interactions is not None:
+        raise InputError(
+            f"data.path is the file {path} already; remove data.interactions, or set data.path to "
+            "its folder"
+        )
+    elif place.is_file():
+        first, second = place, _find(place.parent, "items", items)
+    elif _HUB_ID.fullmatch(path) and file_format(place) is None:
+        return _from_hub(path, interactions, items)
+    else:
+        raise InputError(
+            f"{path} does not exist; set data.path to a folder, a file of interactions, the Hub id "
+            "of a dataset, or toy"
+        )
+    logger.info("reading interactions from %s, items from %s", first, second or "the same file")
+    return read_table(first), None if second is None else read_table(second)
+
+
+def _find(folder: Path, table: str, given: str | None) -> Path | None:
+    """Return the file of a folder that holds a table, if there is one."""
+    if given is not None:
+        path = folder / given
+        if not path.is_file():
+            raise InputError(
+                f"data.{table} names {given}, but {folder} does not hold it; found "
+                f"{_listing(folder)}"
+            )
+        return path
+    files = sorted(one for one in folder.iterdir() if one.is_file() and file_format(one))
+    for name in (*_NAMES[table], _RECBOLE[table]):
+        found = [one for one in files if _is_called(plain_name(one), name)]
+        if len(found) > 1:
+            raise InputError(
+                f"folder {folder} holds several files of {table} "
+                f"({', '.join(one.name for one in found)}); set data.{table} to one of them"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _is_called(plain: str, name: str) -> bool:
+    """Say whether a file has this name, with any ending, or as a RecBole file this ending."""
+    if name.startswith("."):
+        return plain.endswith(name) and plain != "u.item"
+    return name in (plain, Path(plain).stem)
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(one.name for one in folder.iterdir())
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "nothing"
+
+
+def _from_hub(repo: str, interactions: str | None, items: str | None) -> tuple[Table, Table | None]:
+    try:
+        configurations = get_dataset_config_names(repo)
+        first = _hub_table(repo, configurations, "interactions", interactions)
+        second = _hub_table(repo, configurations, "items", items)
+    except InputError:
+        raise
+    except Exception as error:  # the Hub, its cache and datasets raise what they like
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{repo} is no folder or file here, and no dataset that can be loaded from the Hub "
+            f"({type(error).__name__}: {reason}); set data.path to a folder, a file, a Hub id or "
+            "toy"
+        ) from error
+    if first is None:
+        raise InputError(
+            f"dataset {repo} has the configurations {', '.join(configurations)}, none called "
+            "interactions; set data.interactions to a configuration, split or file of it"
+        )
+    return first, second
+
+
+def _hub_table(repo: str, configurations: list[str], table: str, given: str | None) -> Table | None:
+    """Load the configuration, else the split, else the file of a Hub dataset that holds a table.
+
+    A dataset of one configuration without a split of that name holds interactions in all splits.
+    """
+    wanted = (given,) if given else _NAMES[table]
+    chosen = _first_of(wanted, configurations)
+    if chosen is not None:
+        return _joined(f"{repo} ({chosen})", load_dataset(repo, chosen))
+    if given and file_format(Path(given)):
+        return _joined(f"{repo} ({given})", load_dataset(repo, data_files=given))
+    if len(configurations) == 1:
+        parts = load_dataset(repo, configurations[0])
+        split = _first_of(wanted, parts)
+        if split is not None:
+            return _joined(f"{repo} ({split})", {split: parts[split]})
+        if table == "interactions" and not given:
+            return _joined(repo, parts)
+        configurations = list(parts)
+    if given:
+        raise InputError(
+            f"data.{table} is {given}, but dataset {repo} has {', '.join(configurations)}"
+        )
+    return None
+
+
+def _joined(label: str, parts: DatasetDict | dict[str, Any]) -> Table:
+    rows: Dataset = concatenate_datasets(list(parts.values()))
+    data: pa.Table = rows.with_format("arrow")[:]
+    if not data.num_rows:
+        raise InputError(f"dataset {label} holds no rows")
+    return Table(label, data)
+
+
+def _first_of(wanted: Iterable[str], there: Iterable[str]) -> str | None:
+    names = set(there)
+    return next((name for name in wanted if name in names), None)

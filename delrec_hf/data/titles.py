@@ -1,0 +1,118 @@
+"""Titles as people read them: clean, with the article in front, short, and each one's own."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_ARTICLES = (
+    "The|An|Les|Le|La|Las|Los|Lo|El|Il|Gli|Der|Die|Das|Den|Det|De|Het|Een|Eine|Ein|En|Ett|Et|"
+    "Une|Una|Uno|Un|Uma|Um|Os|As|L['\u2019]"
+)
+# Single letters only after a word: the lists "Vitamins C, A" and "Types A, O" hold no article.
+_TRAILING = re.compile(
+    rf"(?:^|(?<=[()]))(?P<title>[^()]*[^()\s]), (?P<article>{_ARTICLES}|(?<!\b[A-Z], )[AIO])"
+    r"(?=\s*(?:[()]|$))"
+)
+_SPACES = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_INVISIBLE = re.compile(
+    r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+
+
+def clean_title(title: str) -> str:
+    r"""Return a title on one line: composed characters, no control or invisible ones.
+
+    Line breaks, tabs and control characters become spaces, and runs of spaces one space.
+
+    >>> clean_title("  Toy\tStory\n(1995)")
+    'Toy Story (1995)'
+    """
+    visible = _INVISIBLE.sub("", unicodedata.normalize("NFC", title))
+    return _SPACES.sub(" ", visible).strip()
+
+
+def turn_article(title: str) -> str:
+    """Put a trailing article in front, also in other languages and inside brackets.
+
+    >>> turn_article("Shawshank Redemption, The (1994)")
+    'The Shawshank Redemption (1994)'
+    >>> turn_article("City of Lost Children, The (Cité des enfants perdus, La) (1995)")
+    'The City of Lost Children (La Cité des enfants perdus) (1995)'
+    >>> turn_article("Avventura, L' (1960)")
+    "L'Avventura (1960)"
+    """
+    if ", " not in title:
+        return title
+    return _TRAILING.sub(_turned, title)
+
+
+def shorten(title: str, max_characters: int) -> str:
+    """Cut a title that is too long after a whole word and end it with an ellipsis.
+
+    >>> shorten("Gradual Self Tanner, Visible Glow", 24)
+    'Gradual Self Tanner…'
+    >>> shorten("Supercalifragilistic", 6)
+    'Super…'
+    """
+    if len(title) <= max_characters:
+        return title
+    kept = title[: max_characters - 1]
+    if not title[max_characters - 1].isspace() and " " in kept:
+        kept = kept.rpartition(" ")[0]
+    return (kept.rstrip(" ,;:.-\u2013\u2014([/&|") or title[: max_characters - 1]) + "…"
+
+
+def distinct_titles(titles: Sequence[str], max_characters: int | None = None) -> list[str]:
+    """Give titles that several items share a number in brackets, from the second item on.
+
+    Titles that differ in nothing but upper and lower case count as shared. The number never makes
+    a title that another item has, nor one longer than `max_characters`.
+
+    >>> distinct_titles(["Emma (1996)", "Heat (1995)", "Emma (1996)"])
+    ['Emma (1996)', 'Heat (1995)', 'Emma (1996) [2]']
+    """
+    taken = {title.casefold() for title in titles}
+    seen: set[str] = set()
+    numbers: dict[str, int] = {}
+    distinct = []
+    for title in titles:
+        key = title.casefold()
+        if key in seen:
+            title = _numbered(title, numbers, taken, max_characters)
+            taken.add(title.casefold())
+        seen.add(key)
+        distinct.append(title)
+    return distinct
+
+
+def readable_titles(titles: Sequence[str], max_characters: int) -> list[str]:
+    """Clean, turn, shorten and tell apart the titles of a whole catalogue.
+
+    Args:
+        titles: One per item, as they stand in the source.
+        max_characters: Longest title allowed.
+
+    Returns:
+        One title per item, no two the same, none longer than `max_characters`.
+    """
+    short = [shorten(turn_article(clean_title(title)), max_characters) for title in titles]
+    return distinct_titles(short, max_characters)
+
+
+def _turned(match: re.Match[str]) -> str:
+    title, article = match["title"], match["article"]
+    space = title[: len(title) - len(title.lstrip())]
+    return f"{space}{article}{'' if article[-1] in chr(39) + chr(8217) else ' '}{title.lstrip()}"
+
+
+def _numbered(
+    title: str, numbers: dict[str, int], taken: set[str], max_characters: int | None
+) -> str:
+    key = title.casefold()
+    while True:
+        numbers[key] = numbers.get(key, 1) + 1
+        number = f" [{numbers[key]}]"
+        room = len(title) if max_characters is None else max_characters - len(number)
+        numbered = shorten(title, room) + number
+        if numbered.casefold() not in taken:
+            return numbered

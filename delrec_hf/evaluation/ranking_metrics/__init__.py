@@ -1,0 +1,1 @@
+"""The ranking metrics as a module of Hugging Face `evaluate`."""

@@ -1,0 +1,235 @@
+"""Results as tables, plain for the terminal and Markdown for docs and cards."""
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from delrec_hf.evaluation.metrics import METRICS
+
+SYSTEM_ORDER = (
+    "random",
+    "popularity",
+    "markov",
+    "teacher",
+    "zero-shot",
+    "hard-prompt",
+    "prompt-only",
+    "lora-only",
+    "delrec",
+)
+"""From what knows least to what knows most; `teacher/sasrec` and `delrec/no-ta` follow by name."""
+
+WITH_INTERVAL = ("hr@1", "ndcg@10")
+"""Metrics that show their 95 % interval in the table; results.json holds all of them."""
+
+_LONGEST_NAME = 24
+_UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; the columns after the first `left` ones are aligned to the right.
+
+    Attributes:
+        title: Line above it.
+        headers: One name per column.
+        rows: Cells as text.
+        left: How many columns are aligned to the left.
+    """
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+    """Return results as aligned plain text, at most 110 columns wide.
+
+    Args:
+        results: The content of a results.json: `protocol`, `systems`, `comparisons` and, where
+            there is one, `distillation`.
+    """
+    blocks = [
+        _wrapped(protocol_line(results)),
+        *(_plain(table) for table in tables(results)),
+        *(_wrapped(note) for note in notes(results)),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def format_markdown(results: Mapping[str, Any]) -> str:
+    """Return the same report as GitHub-flavoured Markdown."""
+    blocks = [
+        escape(protocol_line(results)),
+        *(_markdown(table) for table in tables(results)),
+        *(escape(note) for note in notes(results)),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def protocol_line(results: Mapping[str, Any]) -> str:
+    """Say on what and how the results were measured, in one line.
+
+    >>> protocol_line({"protocol": {"dataset": "toy", "users": 300, "seeds": [1, 2]}})
+    'Dataset: toy; users: 300; seeds: 1, 2'
+    """
+    protocol = results.get("protocol", {})
+    seeds = protocol.get("seeds", [])
+    facts = {
+        "dataset": protocol.get("dataset"),
+        "split": protocol.get("split"),
+        "users": protocol.get("users"),
+        "candidates": protocol.get("num_candidates"),
+        "history": protocol.get("history_length"),
+        "ties": protocol.get("tie_rule"),
+        "seeds": ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds,
+    }
+    shown = [
+        f"{name}: {_one_line(value)}" for name, value in facts.items() if value not in (None, "")
+    ]
+    line = "; ".join(shown)
+    return line[:1].upper() + line[1:]
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know beside the tables."""
+    found = []
+    best = results.get("protocol", {}).get("best_hr_at_1")
+    if best is not None:
+        found.append(f"Best HR@1 that any ranker can reach on this data: {_number(best)}.")
+    if any("ci95" in system for system in results.get("systems", {}).values()):
+        found.append("Brackets: 95 % interval, percentile bootstrap over users.")
+    return found
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return the tables that these results fill: systems, comparisons, agreement."""
+    found = [_systems(results.get("systems", {}))]
+    if results.get("comparisons"):
+        found.append(_comparisons(results["comparisons"]))
+    if results.get("distillation"):
+        found.append(_agreement(results["distillation"]))
+    return [table for table in found if table.rows]
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """Return system names in the report's order; unknown ones come last, as they were.
+
+    >>> ordered(["mine", "delrec/no-ta", "delrec", "teacher/sasrec", "random"])
+    ['random', 'teacher/sasrec', 'delrec', 'delrec/no-ta', 'mine']
+    """
+    place = {name: number for number, name in enumerate(SYSTEM_ORDER)}
+
+    def key(name: str) -> tuple[int, str]:
+        known = place.get(name.partition("/")[0])
+        return (len(place), "") if known is None else (known, name)
+
+    return sorted(names, key=key)
+
+
+def escape(text: str) -> str:
+    r"""Return text that Markdown shows as it is, in a table cell or outside one.
+
+    >>> print(escape("a|b *c*\n<i> [d](e) [0.1, 0.2]"))
+    a\|b \*c\* \<i\> [d\](e) [0.1, 0.2]
+    """
+    return re.sub(r"([\\`*_<>|~$&]|\](?=[(\[:]))", r"\\\1", _one_line(text))
+
+
+def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = []
+    for name in ordered(list(systems)):
+        system = systems[name]
+        cells = [_metric(system, metric) for metric in METRICS]
+        rows.append([_shortened(name), *cells, _seconds(system.get("seconds"))])
+    headers = ["system", *(metric.upper() for metric in METRICS), "seconds"]
+    if all(row[-1] == _UNKNOWN for row in rows):
+        headers, rows = headers[:-1], [row[:-1] for row in rows]
+    return Table("Systems", headers, rows)
+
+
+def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            f"{_shortened(one['a'])} - {_shortened(one['b'])}",
+            str(one["metric"]).upper(),
+            f"{_number(one.get('difference'), sign=True)}{_interval(one.get('ci95'), sign=True)}",
+            _number(one.get("p")),
+        ]
+        for one in comparisons
+    ]
+    headers = ["paired difference", "metric", "difference [95 %]", "p"]
+    return Table("Comparisons, user by user", headers, rows, left=2)
+
+
+def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            _shortened(name),
+            f"{_number(one.get('agreement'))}{_interval(one.get('ci95'))}",
+            _one_line(one.get("users", _UNKNOWN)),
+        ]
+        for name, one in ((name, distillation[name]) for name in ordered(list(distillation)))
+    ]
+    title = "Agreement with the teacher's first choice on held-out histories"
+    return Table(title, ["system", "agreement [95 %]", "users"], rows)
+
+
+def _metric(system: Mapping[str, Any], metric: str) -> str:
+    shown = _number(system.get(metric))
+    if metric in WITH_INTERVAL:
+        shown += _interval(system.get("ci95", {}).get(metric))
+    return shown
+
+
+def _number(value: Any, sign: bool = False) -> str:
+    if not isinstance(value, int | float):
+        return _UNKNOWN
+    return f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def _interval(bounds: Any, sign: bool = False) -> str:
+    if bounds is None:
+        return ""
+    low, high = (_number(bound, sign) for bound in bounds)
+    return f" [{low}, {high}]"
+
+
+def _seconds(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else _UNKNOWN
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(str(value).split())
+
+
+def _shortened(name: Any) -> str:
+    text = _one_line(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, width=110, subsequent_indent="  ")
+
+
+def _plain(table: Table) -> str:
+    rows = [table.headers, *table.rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if number < table.left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([table.title, lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---" if number < table.left else "---:" for number in range(len(table.headers))]
+    rows = [[escape(cell) for cell in row] for row in (table.headers, *table.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
+    return "\n".join([f"**{escape(table.title)}**", "", *lines])

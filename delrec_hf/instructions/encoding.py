@@ -1,0 +1,197 @@
+"""The one place where chat messages become token ids, for training and for ranking alike."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from delrec_hf.errors import InputError
+
+Messages = Sequence[Mapping[str, str]]
+
+DEFAULT_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+"""For tokenizers without a chat template; after the BOS token where the tokenizer puts one."""
+
+_SENTINEL = "@@answer@@"
+_PROBE: Messages = ({"role": "user", "content": "Which one?"},)
+_IGNORED = -100  # the label that transformers' losses leave out
+# Stands before a template that asks for the date. Llama 3's falls back on this day by itself.
+_SAME_DAY = (
+    "{% macro strftime_now(format) %}{{ '2024-07-26' if '-' in format else '26 Jul 2024' }}"
+    "{% endmacro %}{{ '' }}"
+)
+
+
+class ChatEncoder:
+    """Turns messages into token ids with a tokenizer's own chat template.
+
+    The prompt is everything that the template writes before the assistant's answer (with some
+    templates an empty thought or a channel name, too). The answer is tokenised apart from it, so
+    that all candidates of a prompt share the prompt's tokens exactly, in training as in ranking.
+    A space that the template puts before the answer belongs to the answer's first token, as it
+    does wherever a title stands in running text. Tokenizers that put a space before every text
+    (Llama 2's) put it before the answer as well.
+
+    A template that asks for the date always gets the same one: a prompt must not change overnight.
+
+    Attributes:
+        tokenizer: The tokenizer, with a plain default chat template if it had none.
+
+    Raises:
+        InputError: If the chat template cannot show a user's turn and an answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not tokenizer.chat_template:
+            tokenizer = copy.deepcopy(tokenizer)
+            bos = tokenizer.bos_token_id
+            starts = bos is not None and tokenizer("?")["input_ids"][:1] == [bos]
+            tokenizer.chat_template = "{{ bos_token }}" * starts + DEFAULT_CHAT_TEMPLATE
+        self.tokenizer = tokenizer
+        # All there is to know about the template, found once: this object never changes again, and
+        # so neither does its fingerprint in `Dataset.map`.
+        template: str = tokenizer.get_chat_template()
+        self._template = _SAME_DAY + template if "strftime_now" in template else template
+        self._in_parts = self._reads_parts_only()
+        head, _, tail = self._render([_PROBE], in_parts=self._in_parts)[0].rpartition(_SENTINEL)
+        self._spaces, self._lead = self._space_before_answers(head)
+        self._end_of_turn = self._closing(tail)
+
+    def head(self, prompt: Messages) -> str:
+        """Return the rendered text up to where the assistant's answer starts.
+
+        Raises:
+            InputError: If the chat template refuses this conversation.
+        """
+        return self._heads([prompt])[0]
+
+    def encode_prompts(self, prompts: Sequence[Messages]) -> list[list[int]]:
+        """Return the token ids of each prompt, without the answer.
+
+        Raises:
+            InputError: If the chat template refuses one of the conversations.
+        """
+        return self._encode(self._heads(prompts))
+
+    def encode_answers(self, titles: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each title as an answer, the end of the turn included."""
+        encoded = self._encode([self._lead + title for title in titles])
+        return [[*ids, *self._end_of_turn] for ids in encoded]
+
+    def encode_rows(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:
+        """Encode a batch of instruction rows for training; a function for `Dataset.map`.
+
+        Args:
+            rows: `prompt` and `completion`, each a list of lists of messages.
+
+        Returns:
+            `input_ids`, and `labels` that are -100 on the prompt: the loss is on the answer alone.
+        """
+        prompts = self.encode_prompts(rows["prompt"])
+        answers = self.encode_answers([turns[-1]["content"] for turns in rows["completion"]])
+        pairs = list(zip(prompts, answers, strict=True))
+        return {
+            "input_ids": [prompt + answer for prompt, answer in pairs],
+            "labels": [[_IGNORED] * len(prompt) + answer for prompt, answer in pairs],
+        }
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        # Templates write BOS and EOS themselves: the tokenizer must not add them once more.
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _heads(self, prompts: Sequence[Messages]) -> list[str]:
+        heads = []
+        for text in self._render(prompts, in_parts=self._in_parts):
+            head, found, _ = text.rpartition(_SENTINEL)
+            if not found:
+                raise self._leaves_out()
+            heads.append(head.removesuffix(self._spaces))
+        return heads
+
+    def _reads_parts_only(self) -> bool:
+        """Say whether the template reads a message's content as a list of typed parts only."""
+        refusal: InputError | None = None
+        for in_parts in (False, True):
+            try:
+                text = self._render([_PROBE], in_parts=in_parts)[0]
+            except InputError as error:
+                refusal = refusal or error
+                continue
+            if _SENTINEL in text and _PROBE[0]["content"] in text:
+                return in_parts
+        raise refusal or self._leaves_out()
+
+    def _space_before_answers(self, head: str) -> tuple[str, str]:
+        """Return the spaces that end the head, and what an answer starts with in their place."""
+        bare = head.rstrip(" ")
+        spaces = head[len(bare) :]
+        before, whole = self._encode([bare, f"{head}The"])
+        for lead in ("", spaces):
+            if [*before, *self._encode([f"{lead}The"])[0]] == whole:
+                return spaces, lead
+        return "", ""
+
+    def _closing(self, tail: str) -> list[int]:
+        """Return what closes an answer: up to the first marker after it, else the end of text."""
+        markers = marker_ids(self.tokenizer)
+        answer, whole = self._encode(["The", f"The{tail}"])
+        ids = whole[len(answer) :]
+        for place, token in enumerate(ids):
+            if token in markers:
+                return ids[: place + 1]
+        end = self.tokenizer.eos_token_id
+        return [] if end is None else [end]
+
+    def _leaves_out(self) -> InputError:
+        return InputError(
+            f"the chat template of {self.tokenizer.name_or_path} leaves the user's turn or the "
+            "assistant's answer out; use a chat model, or set another template on its tokenizer"
+        )
+
+    def _render(self, prompts: Iterable[Messages], *, in_parts: bool) -> list[str]:
+        """Return each conversation as text, `_SENTINEL` being the assistant's answer."""
+        answer = {"role": "assistant", "content": _SENTINEL}
+        chats: list[list[Mapping[str, Any]]] = [[*prompt, answer] for prompt in prompts]
+        if in_parts:
+            chats = [[_in_parts(message) for message in chat] for chat in chats]
+        if not chats:
+            return []
+        try:
+            texts: list[str] = self.tokenizer.apply_chat_template(
+                chats, tokenize=False, chat_template=self._template
+            )
+        except Exception as error:  # jinja raises whatever the template's author thought of
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise InputError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses a user's turn and an "
+                f"answer: {reason}; use a chat model, or set another template on its tokenizer"
+            ) from error
+        return texts
+
+
+def marker_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids of all special and added tokens that can structure a chat.
+
+    Added whitespace is no marker, and neither is the token for unknown text, unless it has another
+    job as well.
+    """
+    special = {
+        tokenizer.convert_tokens_to_ids(token)
+        for name, token in tokenizer.special_tokens_map.items()
+        if name != "unk_token" and isinstance(token, str)
+    }
+    added = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip()}
+    return special | {i for i, content in added.items() if content != tokenizer.unk_token}
+
+
+def _in_parts(message: Mapping[str, str]) -> dict[str, Any]:
+    content = [{"type": "text", "text": message["content"]}]
+    return {"role": message["role"], "content": content}

@@ -1,0 +1,145 @@
+"""The folder that a finished model lives in, and the facts that travel with it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from delrec_hf.errors import InputError
+from delrec_hf.files import read_json, write_json
+from delrec_hf.instructions.templates import TEMPLATE_VERSION, Domain
+from delrec_hf.logging import get_logger
+from delrec_hf.modeling.backbone import weights_hash
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "delrec_config.json"
+CATALOGUE_FILE = "catalogue.parquet"
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ArtefactConfig:
+    """What `delrec_config.json` holds.
+
+    Attributes:
+        base_model: `name`, `revision`, `sha256` of the backbone.
+        teacher: The teacher's `type` and settings.
+        domain: How the items are spoken about.
+        history_length: How many items a prompt shows at most.
+        num_candidates: How many candidates the prompts of training showed.
+        scoring: `sum` or `mean` of the log-probabilities of a title's tokens.
+        data: Dataset, terms, split, seed and sizes.
+        distil: Settings of stage 1.
+        finetune: Settings of stage 2.
+        versions: Versions of the libraries it was made with.
+        template_version: Version of the prompts' wording.
+        format_version: Version of this layout.
+    """
+
+    base_model: dict[str, Any]
+    teacher: dict[str, Any]
+    domain: Domain
+    history_length: int
+    num_candidates: int
+    scoring: str
+    data: dict[str, Any]
+    distil: dict[str, Any]
+    finetune: dict[str, Any]
+    versions: dict[str, str]
+    template_version: int = TEMPLATE_VERSION
+    format_version: int = FORMAT_VERSION
+
+    def save(self, folder: Path) -> None:
+        """Write `delrec_config.json`."""
+        write_json(folder / CONFIG_FILE, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ArtefactConfig":
+        """Read `delrec_config.json`.
+
+        Raises:
+            InputError: If it is missing, broken, or of a version that this code cannot read.
+        """
+        path = folder / CONFIG_FILE
+        if not path.is_file():
+            raise InputError(f"{folder} is no DELRec model: {CONFIG_FILE} is missing")
+        try:
+            content = read_json(path)
+            version = content["format_version"]
+            if version != FORMAT_VERSION:
+                raise InputError(
+                    f"{path} has format version {version}; this delrec_hf reads {FORMAT_VERSION}, "
+                    "install the version that the model's card names"
+                )
+            content["domain"] = Domain(**content["domain"])
+            config = cls(**content)
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        if config.template_version != TEMPLATE_VERSION:
+            logger.warning(
+                "%s was trained on prompts of template version %s; this delrec_hf writes version "
+                "%s, so its rankings may be worse than measured",
+                folder,
+                config.template_version,
+                TEMPLATE_VERSION,
+            )
+        return config
+
+
+def artefact_folder(model: str | Path, revision: str | None = None) -> Path:
+    """Return the folder of an artefact, from disk or downloaded from the Hub.
+
+    Args:
+        model: Folder or Hub id.
+        revision: Commit, tag or branch on the Hub.
+
+    Raises:
+        InputError: If there is no such folder and no such repository.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        return Path(snapshot_download(str(model), revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model `{model}` is neither a folder nor a repository that can be reached: {reason}"
+        ) from error
+
+
+def resolve_base_model(
+    config: ArtefactConfig, folder: Path, override: str | None = None
+) -> tuple[str, str | None]:
+    """Return the backbone's Hub id or path, and its revision.
+
+    Args:
+        config: The artefact's facts.
+        folder: The artefact's folder; a local backbone's path starts there.
+        override: Another place of the backbone, in place of the recorded one.
+
+    Raises:
+        InputError: If a local backbone is missing or its weights are not the recorded ones.
+    """
+    wanted = config.base_model
+    if wanted["sha256"] is None:
+        return (override, None) if override else (wanted["name"], wanted["revision"])
+    place = Path(override) if override else folder / wanted["name"]
+    if override and not place.is_dir():
+        return override, None
+    if not place.is_dir():
+        raise InputError(
+            f"the backbone of {folder} is not at {place}; give its folder with base_model "
+            "(--base_model on the command line)"
+        )
+    if weights_hash(place) != wanted["sha256"]:
+        raise InputError(
+            f"the weights in {place} are not those that {folder} was trained on (their sha256 "
+            "differs); give the right folder with base_model (--base_model on the command line)"
+        )
+    return str(place), None

@@ -1,0 +1,264 @@
+"""The stacked model: a LoRA adapter inside the backbone and a soft prompt in front of it.
+
+Both are plain PEFT adapters. LoRA is injected natively into the backbone
+(`PreTrainedModel.add_adapter`), the soft prompt is a PEFT prompt-tuning model around it: the one
+combination that PEFT, transformers' Trainer and TRL's SFTTrainer all carry.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftConfig, PeftModelForCausalLM, PeftType, PromptTuningConfig
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from delrec_hf.errors import InputError
+from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
+from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROMPT_FOLDER = "prompt"
+IGNORED = -100  # the label that losses leave out
+
+
+class DelRecModel(PeftModelForCausalLM):
+    """A backbone with a soft prompt in front and, after stage 2, a LoRA adapter inside.
+
+    Without LoRA its checkpoints hold the soft prompt at their root; with LoRA they hold LoRA at the
+    root and the soft prompt in `prompt/`, each as plain PEFT saves it.
+
+    Args:
+        backbone: A causal language model, with or without a native LoRA adapter.
+        prompt_config: The soft prompt.
+    """
+
+    def __init__(
+        self, backbone: PreTrainedModel, prompt_config: PromptTuningConfig, **kwargs: Any
+    ) -> None:
+        super().__init__(backbone, prompt_config, "default", **kwargs)
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The language model, LoRA included."""
+        return self.base_model
+
+    @property
+    def soft_prompt(self) -> torch.nn.Parameter:
+        """The virtual tokens' embeddings, `(virtual tokens, hidden size)`."""
+        weight: torch.nn.Parameter = self.prompt_encoder["default"].embedding.weight
+        return weight
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether a LoRA adapter has been injected."""
+        return bool(getattr(self.backbone, "_hf_peft_config_loaded", False))
+
+    def train_only(self, part: Literal["prompt", "lora", "nothing"]) -> None:
+        """Set `requires_grad`: one part learns, everything else is frozen.
+
+        Wrapping a backbone in a prompt-tuning model freezes its LoRA and leaves the *prompt* as the
+        one trainable parameter, so training would run and learn the wrong thing.
+        """
+        for name, parameter in self.named_parameters():
+            is_prompt = name.startswith("prompt_encoder.")
+            is_lora = ".lora_" in name
+            parameter.requires_grad = (part == "prompt" and is_prompt) or (
+                part == "lora" and is_lora
+            )
+
+    @classmethod
+    def from_pretrained(  # narrower than PeftModel's: the artefact names its own backbone
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        base_model: str | None = None,
+        torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        trust_remote_code: bool = False,
+    ) -> "DelRecModel":
+        """Load an artefact: backbone, LoRA and soft prompt.
+
+        Args:
+            model: Folder or Hub id of an artefact.
+            revision: Commit, tag or branch on the Hub.
+            base_model: Backbone to use instead of the recorded one.
+            torch_dtype: Dtype of the backbone's weights.
+            trust_remote_code: Whether the backbone's repository may run its own code.
+
+        Raises:
+            InputError: If there is no artefact, or its backbone is missing or another one.
+        """
+        folder = artefact_folder(model, revision)
+        config = ArtefactConfig.load(folder)
+        name, base_revision = resolve_base_model(config, folder, base_model)
+        backbone, _ = load_backbone(
+            BackboneConfig(
+                model_name_or_path=name,
+                model_revision=base_revision,
+                torch_dtype=torch_dtype,
+                trust_remote_code=trust_remote_code,
+            )
+        )
+        backbone.load_adapter(str(folder))
+        stacked = cls.with_prompt(backbone, folder / PROMPT_FOLDER)
+        stacked.train_only("nothing")
+        return stacked.eval()
+
+    @classmethod
+    def with_prompt(cls, backbone: PreTrainedModel, folder: str | Path) -> "DelRecModel":
+        """Put a saved soft prompt in front of a backbone.
+
+        Raises:
+            InputError: If the folder holds no soft prompt, or one of another width.
+        """
+        folder = Path(folder)
+        if not (folder / ADAPTER_CONFIG).is_file():
+            raise InputError(f"{folder} holds no soft prompt: {ADAPTER_CONFIG} is missing")
+        prompt_config = PeftConfig.from_pretrained(str(folder))
+        width = backbone.get_input_embeddings().embedding_dim
+        if prompt_config.token_dim != width:
+            raise InputError(
+                f"the soft prompt in {folder} is {prompt_config.token_dim} wide and the backbone "
+                f"{width}; load it with the backbone that it was distilled on"
+            )
+        prompt_config.inference_mode = True  # keeps PEFT from initialising it again
+        stacked = cls(backbone, prompt_config)
+        stacked._load_prompt(folder)
+        return stacked
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the backbone on the soft prompt followed by the tokens.
+
+        PEFT's own forward drops `position_ids`, which shifts every position under left padding;
+        here they are counted along the mask, so left and right padding agree.
+
+        Args:
+            input_ids: `(batch, length)` int64.
+            attention_mask: `(batch, length)`, 1 where a token is real.
+            inputs_embeds: `(batch, length, hidden size)` instead of `input_ids`.
+            labels: `(batch, length)` int64, -100 where there is nothing to learn.
+            position_ids: Refused: they say that sequences were packed.
+            kwargs: Handed to the backbone.
+
+        Returns:
+            The backbone's output, over virtual tokens + `length` positions.
+        """
+        if position_ids is not None:
+            raise InputError(
+                "the soft prompt stands in front of each row, so packed or padding-free rows cannot"
+                " be told apart; leave position_ids out and set packing and padding_free to false"
+            )
+        if inputs_embeds is None:
+            inputs_embeds = self.backbone.get_input_embeddings()(input_ids)
+        rows, length = inputs_embeds.shape[:2]
+        if attention_mask is None:
+            attention_mask = inputs_embeds.new_ones(rows, length, dtype=torch.long)
+        prompt = self.soft_prompt.to(inputs_embeds.dtype).expand(rows, -1, -1)
+        attention_mask = torch.cat(
+            [attention_mask.new_ones(rows, prompt.shape[1]), attention_mask], dim=1
+        )
+        if labels is not None:
+            ignored = labels.new_full((rows, prompt.shape[1]), IGNORED)
+            labels = torch.cat([ignored, labels], dim=1)
+        return self.backbone(
+            inputs_embeds=torch.cat([prompt, inputs_embeds], dim=1),
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.long().cumsum(1) - 1).clamp(min=0),
+            labels=labels,
+            **kwargs,
+        )
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        is_main_process: bool = True,
+        base_model_name: str | None = None,
+        **_: Any,
+    ) -> None:
+        """Save the adapters as plain PEFT saves them: see the class.
+
+        Args:
+            save_directory: Folder, made if it is not there.
+            is_main_process: Whether this process is the one that writes.
+            base_model_name: How the adapters' configs name the backbone; by default as loaded.
+        """
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        name = base_model_name or self.backbone.name_or_path
+        if self.has_lora:
+            for config in self.backbone.peft_config.values():
+                config.base_model_name_or_path = name
+            self.backbone.save_pretrained(folder)
+        self._save_prompt(folder / PROMPT_FOLDER if self.has_lora else folder, name)
+
+    def load_adapter(self, model_id: str | Path, *_: Any, **__: Any) -> None:
+        """Read one saved adapter back into this model, in place.
+
+        The Trainer calls this on resume and for the best checkpoint, once for the checkpoint's
+        root and once for its `prompt/`; neither may become a second adapter.
+        """
+        folder = Path(model_id)
+        if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.PROMPT_TUNING:
+            self._load_prompt(folder)
+            return
+        saved = load_file(folder / ADAPTER_WEIGHTS)
+        own = {
+            name.replace(".default.", "."): parameter
+            for name, parameter in self.backbone.named_parameters()
+            if ".lora_" in name
+        }
+        given = {name.removeprefix("base_model.model."): value for name, value in saved.items()}
+        if own.keys() != given.keys():
+            raise InputError(f"the LoRA adapter in {folder} does not fit this backbone")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(given[name])
+
+    def create_or_update_model_card(self, *_: Any, **__: Any) -> None:
+        """Write no card: PEFT's knows nothing of the soft prompt; delrec_hf.hub writes ours."""
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[PreTrainedModel]:
+        """Yield the backbone with LoRA switched off."""
+        if self.has_lora:
+            self.backbone.disable_adapters()
+        try:
+            yield self.backbone
+        finally:
+            if self.has_lora:
+                self.backbone.enable_adapters()
+
+    def _save_prompt(self, folder: Path, base_model_name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {"prompt_embeddings": self.soft_prompt.detach().cpu().contiguous()}
+        save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        config = PromptTuningConfig(**self.peft_config["default"].to_dict())
+        config.base_model_name_or_path = base_model_name
+        if config.tokenizer_name_or_path is not None:
+            config.tokenizer_name_or_path = base_model_name
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+
+    def _load_prompt(self, folder: Path) -> None:
+        saved = load_file(folder / ADAPTER_WEIGHTS)["prompt_embeddings"]
+        if saved.shape != self.soft_prompt.shape:
+            raise InputError(
+                f"the soft prompt in {folder} is {tuple(saved.shape)} and this model's "
+                f"{tuple(self.soft_prompt.shape)}; expected the same virtual tokens and width"
+            )
+        with torch.no_grad():
+            self.soft_prompt.copy_(saved)

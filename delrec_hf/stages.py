@@ -1,0 +1,384 @@
+"""What each stage of the pipeline does with the run's folder."""
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+from delrec_hf.data import prepared as data
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
+from delrec_hf.evaluation.report import format_table
+from delrec_hf.files import read_json, replace_folder, write_json, write_text
+from delrec_hf.hub.cards import model_card
+from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
+from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.templates import Domain, load_domain
+from delrec_hf.instructions.titles import safe_titles
+from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
+from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
+from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
+from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.recipe import Recipe
+from delrec_hf.resources import resource
+from delrec_hf.run_record import library_versions
+from delrec_hf.teachers.baselines import Markov, Popularity, Random
+from delrec_hf.teachers.predictions import predict, score_candidates
+from delrec_hf.teachers.training import load_teacher, train_teacher
+from delrec_hf.training.common import ranking_rows, score_rows, scorer_of
+from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
+from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+
+logger = get_logger(__name__)
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe at work in its folder."""
+
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.recipe.output_dir
+
+    @cached_property
+    def prepared(self) -> PreparedData:
+        """The prepared data of the run."""
+        return PreparedData.load(self.folder / "data")
+
+    @cached_property
+    def domain(self) -> Domain:
+        """How the items are spoken about."""
+        return load_domain(self.prepared.info["domain"])
+
+    def trainer_settings(self, section: str, stage: str) -> Any:
+        """Return a section of TrainingArguments whose checkpoints go to `checkpoints/STAGE`."""
+        import torch
+
+        forced: dict[str, Any] = {"output_dir": str(self.folder / "checkpoints" / stage)}
+        if not torch.accelerator.is_available():
+            forced |= {"use_cpu": True, "dataloader_pin_memory": False}
+        return self.recipe.settings(section, **forced)
+
+    def start(self, stage: str, fingerprint: str) -> None:
+        """Drop the checkpoints of a stage whose inputs or settings have changed."""
+        state = PartialState()
+        folder = self.folder / "checkpoints" / stage
+        mark = folder / "fingerprint"
+        if state.is_main_process and not (mark.is_file() and mark.read_text() == fingerprint):
+            shutil.rmtree(folder, ignore_errors=True)
+            write_text(mark, fingerprint)
+        state.wait_for_everyone()
+
+    def finish(self, stage: str) -> None:
+        """Drop the checkpoints of a finished stage."""
+        shutil.rmtree(self.folder / "checkpoints" / stage, ignore_errors=True)
+
+    def backbone_config(self) -> BackboneConfig:
+        """Return how to load the backbone; the shipped toy one is copied into the run first."""
+        config: BackboneConfig = self.recipe.settings("backbone")
+        if config.model_name_or_path == "toy":
+            place, state = self.folder / "backbone", PartialState()
+            if state.is_main_process and not place.is_dir():
+                with replace_folder(place) as aside:
+                    shutil.copytree(resource("recipes/backbones/toy"), aside, dirs_exist_ok=True)
+            state.wait_for_everyone()
+            config.model_name_or_path = str(place)
+        return config
+
+    def backbone(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the backbone, afresh each time: adapters are injected into it."""
+        return load_backbone(self.backbone_config())
+
+    def predictions(self, part: str) -> Dataset:
+        """The teacher's top items for the examples of a part."""
+        return Dataset.from_parquet(
+            str(self.folder / "teacher" / "predictions" / f"{part}.parquet")
+        )
+
+
+@dataclass(frozen=True)
+class InstructionRows:
+    """Writes a run's examples as instruction rows for one tokenizer."""
+
+    run: Run
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        """Turns messages into token ids."""
+        return ChatEncoder(self.tokenizer)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Item id to the title that stands in prompts."""
+        items = self.run.prepared.items
+        titles = safe_titles(items["title"][:], self.tokenizer)
+        return dict(zip(items["item_id"][:], titles, strict=True))
+
+    def rows(self, task: str, part: str, max_users: int | None = None) -> Dataset:
+        """Return the instruction rows of a task, of all users or of some drawn by seed."""
+        prepared, domain = self.run.prepared, self.run.domain
+        examples = some_users(prepared.examples[part], max_users, self.seed)
+        titles = list(self.titles.values())
+        if task == "lsr":
+            return lsr_rows(examples, prepared.items, titles, domain)
+        if task == "ta":
+            return ta_rows(examples, prepared.sequences, prepared.items, titles, domain, self.seed)
+        found = self.run.predictions(part)
+        return rps_rows(examples, found, prepared.items, titles, domain, self.seed)
+
+    def encoded(self, rows: Dataset) -> Dataset:
+        """Encode rows for training."""
+        return rows.map(
+            self.encoder.encode_rows,
+            batched=True,
+            remove_columns=rows.column_names,
+            desc="Encoding",
+        )
+
+    def for_ranking(self, rows: Dataset) -> Dataset:
+        """Encode rows for ranking."""
+        return ranking_rows(rows, self.encoder, self.titles)
+
+
+def some_users(examples: Dataset, max_users: int | None, seed: int) -> Dataset:
+    """Return the examples of at most so many users, drawn by seed."""
+    users = np.unique(examples["user_id"][:])
+    if max_users is None or len(users) <= max_users:
+        return examples
+    chosen = np.random.default_rng(seed).choice(users, max_users, replace=False)
+    return examples.select(np.flatnonzero(np.isin(examples["user_id"][:], chosen)))
+
+
+def prepare(run: Run) -> None:
+    """Read, check and split the data, and draw candidates."""
+    if PartialState().is_main_process:
+        data.prepare(run.recipe.settings("data"), run.folder / "data")
+
+
+def teach(run: Run) -> None:
+    """Train the teacher and keep its best items for every example."""
+    config = run.trainer_settings("teacher", "teach")
+    folder = run.folder / "teacher"
+    train_teacher(run.prepared, config, folder)
+    if not PartialState().is_main_process:
+        return
+    teacher = load_teacher(folder, run.prepared)
+    with replace_folder(folder / "predictions") as aside:
+        for part in PARTS:
+            found = predict(teacher, run.prepared, run.prepared.examples[part], config.top_h)
+            found.to_parquet(str(aside / f"{part}.parquet"))
+
+
+def distil(run: Run) -> None:
+    """Stage 1: train the soft prompt."""
+    config = run.trainer_settings("distil", "distil")
+    backbone, tokenizer = run.backbone()
+    write = InstructionRows(run, tokenizer, config.seed)
+    rows = {
+        part: {
+            task: write.rows(task, part, config.max_validation_users if part != "train" else None)
+            for task in config.tasks
+        }
+        for part in ("train", "validation")
+    }
+    encoded = {
+        part: {task: write.encoded(found) for task, found in tasks.items()}
+        for part, tasks in rows.items()
+    }
+    model = new_soft_prompt(backbone, config, run.backbone_config().model_name_or_path)
+    trainer = PatternDistillationTrainer(
+        model=model,
+        args=config,
+        train_rows=encoded["train"],
+        validation_rows=encoded["validation"],
+        agreement_rows=write.for_ranking(rows["validation"]["rps"])
+        if "rps" in config.tasks
+        else None,
+        processing_class=tokenizer,
+    )
+    train(trainer)
+    if trainer.accelerator.is_main_process:
+        with replace_folder(run.folder / "distil") as aside:
+            model.save_pretrained(
+                aside, base_model_name=base_model(run, backbone, run.folder / "distil")["name"]
+            )
+        write_json(run.folder / "logs" / "distil.json", trainer.state.log_history)
+
+
+def finetune(run: Run) -> None:
+    """Stage 2: train LoRA behind the frozen soft prompt, and once without it as a control."""
+    config = run.trainer_settings("finetune", "finetune/delrec")
+    if config.lora_only:
+        _train_lora(run, "finetune/lora-only", None, run.folder / "lora-only")
+    _train_lora(run, "finetune/delrec", run.folder / "distil", run.folder / "model")
+
+
+def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -> None:
+    config = run.trainer_settings("finetune", checkpoints)
+    backbone, tokenizer = run.backbone()
+    write = InstructionRows(run, tokenizer, config.seed)
+    validation = write.rows("lsr", "validation", config.max_validation_users)
+    model = with_lora(backbone, config, prompt)
+    trainer = RecommendationTrainer(
+        model=model,
+        args=config,
+        train_rows=write.encoded(write.rows("lsr", "train")),
+        validation_rows=write.encoded(validation),
+        ranking_rows=write.for_ranking(validation),
+        processing_class=tokenizer,
+    )
+    train(trainer)
+    if not trainer.accelerator.is_main_process:
+        return
+    with replace_folder(folder) as aside:
+        if isinstance(model, DelRecModel):
+            save_artefact(run, model, write, aside)
+        else:
+            named = base_model(run, backbone, folder)
+            model.peft_config["default"].base_model_name_or_path = named["name"]
+            model.save_pretrained(aside)
+        write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
+
+
+def train(trainer: Any) -> None:
+    """Train, from the last checkpoint if there is one."""
+    checkpoint = get_last_checkpoint(trainer.args.output_dir)
+    if checkpoint is not None:
+        logger.info("continues from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, Any]:
+    """Return how a folder of the run names its backbone."""
+    return describe_backbone(backbone, run.backbone_config().model_name_or_path, folder)
+
+
+def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
+    """Write the artefact: adapters, tokenizer, catalogue, facts and card."""
+    named = base_model(run, model.backbone, run.folder / "model")
+    model.save_pretrained(folder, base_model_name=named["name"])
+    write.encoder.tokenizer.save_pretrained(folder)
+    prepared, sections = run.prepared, run.recipe.sections
+    prepared.items.select_columns(["item_id", "title"]).to_parquet(str(folder / CATALOGUE_FILE))
+    teacher = read_json(run.folder / "teacher" / "teacher.json")
+    facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
+    ArtefactConfig(
+        base_model=named,
+        teacher={"type": teacher["type"], **teacher["settings"]},
+        domain=run.domain,
+        history_length=prepared.info["history_length"],
+        num_candidates=prepared.info["num_candidates"],
+        scoring=run.recipe.settings("evaluate").scoring,
+        data={name: prepared.info.get(name) for name in facts},
+        distil=dict(sections.get("distil", {})),
+        finetune=dict(sections.get("finetune", {})),
+        versions=library_versions(),
+    ).save(folder)
+    write_text(folder / "README.md", model_card(folder))
+
+
+def evaluate(run: Run) -> None:
+    """Rank the test users' candidates with every system, and report."""
+    config = run.recipe.settings("evaluate")
+    prepared = run.prepared
+    examples = some_users(prepared.examples["test"], config.max_users, config.seed)
+    teacher = load_teacher(run.folder / "teacher", prepared)
+    offered, targets = examples["candidates"][:], examples["target"][:]
+    places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
+    scores = Scores(np.array(places))
+    simple = {
+        "random": Random.fit(prepared, config.seed),
+        "popularity": Popularity.fit(prepared),
+        "markov": Markov.fit(prepared),
+        "teacher": teacher,
+    }
+    for name in config.systems:
+        if name in simple:
+            with scores.measure(name) as found:
+                found[name] = score_candidates(simple[name], prepared, examples)
+    agreed = _rank_with_models(run, config, scores)
+    if not PartialState().is_main_process:
+        return
+    facts = ("dataset", "split", "num_candidates", "history_length", "best_hr_at_1")
+    protocol = {name: prepared.info[name] for name in facts if name in prepared.info}
+    protocol["seeds"] = [prepared.info["seed"]]
+    kind = read_json(run.folder / "teacher" / "teacher.json")["type"]
+    results = summarise(scores, protocol, f"teacher/{kind}", config)
+    results["distillation"] = agreed
+    _keep_scores(run, examples, scores)
+    write_json(run.folder / "model" / "results.json", results)
+    write_text(run.folder / "model" / "README.md", model_card(run.folder / "model"))
+    write_json(run.folder / "results.json", results)
+    print(format_table(results))
+
+
+def _rank_with_models(run: Run, config: EvaluateConfig, scores: Scores) -> dict[str, Any]:
+    """Rank with the language models; return their agreement with the teacher's first choice."""
+    backbone, tokenizer = run.backbone()
+    write = InstructionRows(run, tokenizer, config.seed)
+    lsr = write.for_ranking(write.rows("lsr", "test", config.max_users))
+    rps = write.for_ranking(write.rows("rps", "test", config.max_users))
+    choices: dict[str, Any] = {}
+    state = PartialState()
+
+    def rank(system: str, scorer: CandidateScorer) -> None:
+        if system in config.systems:
+            with scores.measure(system) as found:
+                found[system] = np.array(score_rows(scorer, lsr, state))
+
+    def agree(name: str, scorer: CandidateScorer) -> None:
+        choices[name] = np.array([row.argmax() for row in score_rows(scorer, rps, state)])
+
+    plain = CandidateScorer(backbone.to(state.device), None, config.scoring)
+    rank("zero-shot", plain)
+    agree("no prompt", plain)
+    untrained = new_soft_prompt(
+        backbone,
+        run.trainer_settings("distil", "distil"),
+        run.backbone_config().model_name_or_path,
+    )
+    agree("random prompt", scorer_of(untrained, config.scoring))
+    prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
+    rank("prompt-only", scorer_of(prompted, config.scoring))
+    agree("distilled prompt", scorer_of(prompted, config.scoring))
+    for system, folder in (("lora-only", "lora-only"), ("delrec", "model")):
+        if system in config.systems and (run.folder / folder).is_dir():
+            tuned = _with_saved_lora(run, run.folder / folder)
+            rank(system, scorer_of(tuned.to(state.device).eval(), config.scoring))
+    return agreement(choices, rps["target_place"][:], config)
+
+
+def _with_saved_lora(run: Run, folder: Path) -> PeftModel:
+    """Load the backbone with the LoRA of a folder, and its soft prompt if it has one."""
+    backbone, _ = run.backbone()
+    if not (folder / PROMPT_FOLDER).is_dir():
+        return PeftModel.from_pretrained(backbone, str(folder))
+    backbone.load_adapter(str(folder))
+    return DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER)
+
+
+def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:
+    """Write every system's score of every candidate, to look single users up."""
+    columns = {system: list(found) for system, found in scores.by_system.items()}
+    kept = examples.select_columns(["user_id", "position", "target", "candidates"])
+    for system, values in columns.items():
+        kept = kept.add_column(system, values)
+    path = run.folder / "logs" / "scores.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept.to_parquet(str(path))

@@ -1,0 +1,112 @@
+"""The reference systems that need no training: random, popularity, first-order Markov."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import csr_array
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.teachers.histories import Histories, IntArray
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Random:
+    """Scores drawn anew for each user and position, the same whatever stands beside them.
+
+    Attributes:
+        num_items: Items in the catalogue.
+        seed: Decides all scores.
+    """
+
+    num_items: int
+    seed: int = 42
+
+    @classmethod
+    def fit(cls, prepared: PreparedData, seed: int = 42) -> Self:
+        """Read off the size of the catalogue."""
+        return cls(len(prepared.items), seed)
+
+    def score(
+        self, user_ids: Sequence[str], positions: IntArray, histories: Sequence[IntArray]
+    ) -> FloatArray:
+        """Score every item as the next one of each history; see `Teacher.score`."""
+        users = pd.util.hash_array(np.asarray(user_ids, dtype=object))
+        seed = np.uint64(zlib.crc32(str(self.seed).encode()))
+        rows = _scramble(users ^ _scramble(np.asarray(positions).astype(np.uint64) ^ seed))
+        items = _scramble(np.arange(self.num_items, dtype=np.uint64))
+        bits = _scramble(rows[:, None] ^ items[None, :])
+        return (bits >> np.uint64(11)) * 2.0**-53  # the 53 bits of a float64 in [0, 1)
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Scores items by how many training interactions they have.
+
+    Attributes:
+        counts: `(items,)`.
+    """
+
+    counts: FloatArray
+
+    @classmethod
+    def fit(cls, prepared: PreparedData) -> Self:
+        """Count the training items."""
+        items, _ = Histories.of(prepared).training()
+        return cls(np.bincount(items, minlength=len(prepared.items)).astype(np.float64))
+
+    def score(
+        self, user_ids: Sequence[str], positions: IntArray, histories: Sequence[IntArray]
+    ) -> FloatArray:
+        """Score every item as the next one of each history; see `Teacher.score`."""
+        return np.repeat(self.counts[None, :], len(histories), axis=0)
+
+
+@dataclass(frozen=True)
+class Markov:
+    """Scores items by how often they directly followed the last one, then by popularity.
+
+    Attributes:
+        transitions: `(items, items)` sparse; how often the column's item followed the row's.
+        popularity: `(items,)` in [0, 1): orders items with equally many transitions.
+    """
+
+    transitions: csr_array
+    popularity: FloatArray
+
+    @classmethod
+    def fit(cls, prepared: PreparedData) -> Self:
+        """Count the transitions inside each user's training items."""
+        items, bounds = Histories.of(prepared).training()
+        size = len(prepared.items)
+        follows = np.ones(max(0, len(items) - 1), dtype=bool)
+        inner = bounds[1:-1]
+        follows[inner[(inner > 0) & (inner < len(items))] - 1] = False
+        pairs = (items[:-1][follows], items[1:][follows])
+        transitions = csr_array((np.ones(len(pairs[0])), pairs), shape=(size, size))
+        counts = np.bincount(items, minlength=size)
+        return cls(transitions, counts / (counts.max(initial=0) + 1))
+
+    def score(
+        self, user_ids: Sequence[str], positions: IntArray, histories: Sequence[IntArray]
+    ) -> FloatArray:
+        """Score every item as the next one of each history; see `Teacher.score`."""
+        last = np.array([one[-1] if len(one) else -1 for one in histories], dtype=np.int64)
+        scores = np.repeat(self.popularity[None, :], len(histories), axis=0)
+        known = last >= 0
+        scores[known] += self.transitions[last[known]].toarray()
+        return scores
+
+
+def _scramble(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Mix the bits of whole numbers (the finaliser of SplitMix64, Steele et al. 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,300 @@
+"""Stage 1: the teacher's pattern distilled into a soft prompt, the backbone frozen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PromptTuningConfig, PromptTuningInit, TaskType
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from delrec_hf.errors import InputError
+from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.training.common import check_trainer_config, first_choices
+from delrec_hf.training.task_weighting import dynamic_weights, fixed_weights
+
+TASKS = ("ta", "rps")
+
+
+@dataclass
+class DistilConfig(SFTConfig):
+    """Settings of stage 1: every `SFTConfig` key and these; the recipe section `distil`."""
+
+    tasks: list[str] = field(
+        default_factory=lambda: list(TASKS), metadata={"help": "which of `ta` and `rps` to learn"}
+    )
+    num_virtual_tokens: int = field(default=80, metadata={"help": "length of the soft prompt"})
+    prompt_init: Literal["random", "vocabulary", "text"] = field(
+        default="vocabulary",
+        metadata={"help": "start from noise, from sampled tokens or from `prompt_init_text`"},
+    )
+    prompt_init_text: str = field(
+        default="Predict the next item as a sequential recommender would, from order and taste.",
+        metadata={"help": "the text that `prompt_init: text` starts from"},
+    )
+    task_weighting: Literal["dynamic", "fixed"] = field(
+        default="dynamic",
+        metadata={"help": "by the gradients' norms, or by `ta_weight` and `rps_weight`"},
+    )
+    weighting_exponent: float = field(
+        default=0.5, metadata={"help": "weight = gradient norm ** -exponent, normalised"}
+    )
+    ta_weight: float = field(default=1.0, metadata={"help": "TA's share where weights are fixed"})
+    rps_weight: float = field(default=1.0, metadata={"help": "RPS's share where weights are fixed"})
+    learning_rate: float = field(default=5e-3, metadata={"help": "peak learning rate"})
+    weight_decay: float = field(default=1e-5, metadata={"help": "weight decay"})
+    metric_for_best_model: str | None = field(
+        default=None, metadata={"help": "validation metric that chooses the checkpoint"}
+    )
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best one"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to validate"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to save"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    max_validation_users: int | None = field(
+        default=1000, metadata={"help": "validate on so many users, drawn by seed"}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "longer rows are refused"})
+
+    def __post_init__(self) -> None:
+        """Check what SFTConfig does not know."""
+        unknown = set(self.tasks) - set(TASKS)
+        if unknown or not self.tasks:
+            raise InputError(f"`distil.tasks` is {self.tasks}; expected `ta`, `rps` or both")
+        if self.num_virtual_tokens < 1:
+            raise InputError(
+                f"`distil.num_virtual_tokens` is {self.num_virtual_tokens}; expected 1 or more"
+            )
+        if min(self.ta_weight, self.rps_weight) < 0 or self.ta_weight + self.rps_weight == 0:
+            raise InputError(
+                f"`distil.ta_weight` is {self.ta_weight} and `rps_weight` {self.rps_weight}; "
+                "expected numbers of 0 or more, one of them above 0"
+            )
+        if self.metric_for_best_model is None:
+            self.metric_for_best_model = "rps_loss" if "rps" in self.tasks else "ta_loss"
+            self.greater_is_better = False
+        super().__post_init__()
+        check_trainer_config(self, "distil")
+
+
+def new_soft_prompt(
+    backbone: PreTrainedModel, config: DistilConfig, tokenizer_name: str
+) -> DelRecModel:
+    """Put an untrained soft prompt in front of a frozen backbone.
+
+    Args:
+        backbone: The language model.
+        config: Number and initialisation of the virtual tokens.
+        tokenizer_name: Where the tokenizer of `prompt_init: text` is.
+    """
+    starts = {
+        "random": PromptTuningInit.RANDOM,
+        "vocabulary": PromptTuningInit.SAMPLE_VOCAB,
+        "text": PromptTuningInit.TEXT,
+    }
+    from_text = config.prompt_init == "text"
+    text_config = backbone.config.get_text_config()
+    prompt_config = PromptTuningConfig(
+        task_type=TaskType.CAUSAL_LM,
+        num_virtual_tokens=config.num_virtual_tokens,
+        prompt_tuning_init=starts[config.prompt_init],
+        prompt_tuning_init_text=config.prompt_init_text if from_text else None,
+        tokenizer_name_or_path=tokenizer_name if from_text else None,
+        token_dim=backbone.get_input_embeddings().embedding_dim,
+        num_layers=text_config.num_hidden_layers,
+        num_attention_heads=text_config.num_attention_heads,
+    )
+    torch.manual_seed(config.seed)
+    model = DelRecModel(backbone, prompt_config)
+    model.train_only("prompt")
+    return model
+
+
+def pair_tasks(encoded: Mapping[str, Dataset], seed: int) -> Dataset:
+    """Join the tasks' rows so that each row of a batch holds one example of each task.
+
+    The shorter task starts again from its beginning. So every batch, on every process, has equally
+    many examples of each task, and each task's gradient can be taken apart.
+
+    Args:
+        encoded: Task to rows with `input_ids` and `labels`.
+        seed: Decides who stands beside whom.
+
+    Returns:
+        Rows with `{task}_input_ids` and `{task}_labels`.
+    """
+    longest = max(len(rows) for rows in encoded.values())
+    columns: dict[str, Any] = {}
+    for number, (task, rows) in enumerate(encoded.items()):
+        if not len(rows):
+            raise InputError(f"task `{task}` has no rows; leave it out of `distil.tasks`")
+        order = np.random.default_rng([seed, number]).permutation(len(rows))
+        chosen = rows.select(np.resize(order, longest))
+        columns |= {f"{task}_{name}": chosen[name][:] for name in ("input_ids", "labels")}
+    return Dataset.from_dict(columns)
+
+
+class TaskCollator:
+    """Collates paired rows into one batch per task, and plain rows as SFTTrainer does."""
+
+    def __init__(self, tasks: Sequence[str], pad_token_id: int) -> None:
+        self.tasks = tuple(tasks)
+        self.collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return `{task: batch}` for paired rows, a batch for plain ones."""
+        if "input_ids" in rows[0]:
+            batch: dict[str, Any] = self.collate(rows)
+            return batch
+        return {
+            task: self.collate(
+                [{name: row[f"{task}_{name}"] for name in ("input_ids", "labels")} for row in rows]
+            )
+            for task in self.tasks
+        }
+
+
+class PatternDistillationTrainer(SFTTrainer):
+    """Trains the soft prompt on Temporal Analysis and Recommendation Pattern Simulating.
+
+    Each task runs its own forward and backward: the batch is split, so this costs what one mixed
+    batch costs, and gives the gradient of each task on the soft prompt. The step is their weighted
+    sum.
+
+    Args:
+        model: Backbone with an untrained soft prompt, see `new_soft_prompt`.
+        args: The settings.
+        train_rows: Task to encoded rows (`input_ids`, `labels`).
+        validation_rows: The same of the validation part.
+        agreement_rows: RPS rows with the columns `prompt_ids`, `candidate_ids` and `target_place`,
+            on which agreement with the teacher's first choice is measured.
+        processing_class: The tokenizer.
+    """
+
+    args: DistilConfig
+
+    def __init__(
+        self,
+        model: DelRecModel,
+        args: DistilConfig,
+        train_rows: Mapping[str, Dataset],
+        validation_rows: Mapping[str, Dataset],
+        agreement_rows: Dataset | None,
+        processing_class: PreTrainedTokenizerBase,
+        **kwargs: Any,
+    ) -> None:
+        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        args.remove_unused_columns = False
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=TaskCollator(args.tasks, processing_class.pad_token_id),
+            train_dataset=pair_tasks({task: train_rows[task] for task in args.tasks}, args.seed),
+            eval_dataset={
+                task: validation_rows[task].select_columns(["input_ids", "labels"])
+                for task in args.tasks
+            },
+            processing_class=processing_class,
+            **kwargs,
+        )
+        # SFTTrainer casts what trains on a quantised backbone to bfloat16, too coarse for a prompt.
+        model.soft_prompt.data = model.soft_prompt.data.float()
+        if self.is_deepspeed_enabled and args.task_weighting == "dynamic":
+            raise InputError(
+                "DeepSpeed keeps each task's gradient to itself; set `distil.task_weighting: fixed`"
+            )
+        self._agreement_rows = agreement_rows
+        self._gradients: dict[str, torch.Tensor] = {}
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> torch.Tensor:
+        """Take the gradient of each task apart and leave their weighted sum in the soft prompt."""
+        model.train()
+        weights = self._fixed_weights()
+        losses = {}
+        for task in self.args.tasks:
+            batch = self._prepare_inputs(inputs[task])
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, batch, num_items_in_batch=self._tokens(batch))
+            losses[task] = loss / self.current_gradient_accumulation_steps
+            if self.args.task_weighting == "dynamic":
+                self.accelerator.backward(losses[task])
+                self._keep_gradient(task)
+        if self.args.task_weighting == "dynamic":
+            weights = self._apply_dynamic_weights()
+        total = torch.stack([losses[task] * weights[task] for task in self.args.tasks]).sum()
+        if self.args.task_weighting == "fixed":
+            self.accelerator.backward(total)
+        for task, loss in losses.items():
+            whole = loss.detach() * self.current_gradient_accumulation_steps
+            reported = self.accelerator.reduce(whole, reduction="mean").item()
+            self._metrics["train"][f"{task}_loss"].append(reported)
+            self._metrics["train"][f"{task}_weight"].append(weights[task])
+        return total.detach()
+
+    def _fixed_weights(self) -> dict[str, float]:
+        given = {"ta": self.args.ta_weight, "rps": self.args.rps_weight}
+        return fixed_weights({task: given[task] for task in self.args.tasks})
+
+    def _keep_gradient(self, task: str) -> None:
+        """Move the prompt's gradient to the task's, summed over the micro-batches of a step."""
+        prompt = self.model.soft_prompt
+        gradient, prompt.grad = prompt.grad, None
+        before = self._gradients.get(task)
+        self._gradients[task] = gradient if before is None else before + gradient
+
+    def _apply_dynamic_weights(self) -> dict[str, float]:
+        """Set the prompt's gradient to the weighted sum; forget after the last micro-batch."""
+        gradients = self._gradients
+        if self.accelerator.sync_gradients:
+            self._gradients = {}
+            gradients = {
+                task: self.accelerator.reduce(gradient, reduction="mean")
+                for task, gradient in gradients.items()
+            }
+        weights = dynamic_weights(gradients, self.args.weighting_exponent)
+        self.model.soft_prompt.grad = torch.stack(
+            [gradient * weights[task] for task, gradient in gradients.items()]
+        ).sum(0)
+        return weights
+
+    def _tokens(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return how many tokens all processes learn from, so that they step as one would."""
+        return self.accelerator.reduce((batch["labels"][:, 1:] != -100).sum(), reduction="sum")
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Add the agreement with the teacher's first choice to the validation of RPS."""
+        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if metric_key_prefix.endswith("_rps") and self._agreement_rows is not None:
+            prefix = metric_key_prefix.removesuffix("_rps")
+            agreement = {f"{prefix}_agreement": self.agreement()}
+            self.log(agreement)
+            metrics |= agreement
+        return metrics
+
+    def agreement(self) -> float:
+        """Return the share of validation histories where model and teacher choose the same."""
+        rows = self._agreement_rows
+        if rows is None:
+            raise InputError("agreement needs rows with candidates; none were given")
+        chosen = first_choices(self.model, rows, self.accelerator)
+        return float((chosen == np.asarray(rows["target_place"])).mean())
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write no card at checkpoints: TRL's names neither the soft prompt nor the teacher."""
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Count the operations of both tasks' batches."""
+        return sum(
+            super(PatternDistillationTrainer, self).floating_point_ops(inputs[task])
+            for task in self.args.tasks
+        )

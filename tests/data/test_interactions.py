@@ -1,0 +1,131 @@
+"""Bad input is refused in one line that says where and what to do."""
+
+import pytest
+
+from delrec_hf.data.interactions import DataConfig, read_interactions
+from delrec_hf.errors import InputError
+
+
+def refusal(folder, **keys):
+    with pytest.raises(InputError) as caught:
+        read_interactions(DataConfig(path=str(folder), **keys))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_missing_column_is_named_with_those_found_and_the_key(folder):
+    edit(folder / "interactions.csv", "user_id", "who")
+    assert refusal(folder).endswith(
+        "interactions.csv has no column known as user; found who, item_id, timestamp; set "
+        "data.user_column to the right one"
+    )
+
+
+def test_a_misnamed_column_is_named_with_those_found_and_the_nearest(folder):
+    message = refusal(folder, timestamp_column="timestam")
+    assert "has no column `timestam`; found user_id, item_id, timestamp" in message
+    assert message.endswith("did you mean `timestamp`?")
+
+
+def test_a_missing_title_column_is_named(folder):
+    edit(folder / "items.csv", "title", "label")
+    assert "items.csv has no column known as title; found item_id, label" in refusal(folder)
+
+
+def test_titles_nowhere_at_all_are_missed(folder):
+    (folder / "items.csv").unlink()
+    message = refusal(folder)
+    assert "no table of items beside" in message
+    assert "set data.items" in message
+
+
+@pytest.mark.parametrize("value", ["yesterday", "", "nan", "inf", "2001-13-01", "now", "NaT"])
+def test_an_unreadable_time_is_named_with_row_and_value(folder, value):
+    edit(folder / "interactions.csv", "u0,02,2", f"u0,02,{value}")
+    message = refusal(folder)
+    assert "interactions.csv row 3 after the header: timestamp is " in message
+    assert (f"`{value}`" if value else "empty") in message
+    assert "expected a number or an ISO date" in message
+
+
+def test_an_unreadable_time_among_dates_is_the_one_that_is_named(folder):
+    text = (folder / "interactions.csv").read_text()
+    for step in range(6):
+        text = text.replace(f",{step}\n", f",2001-01-0{step + 1}\n")
+    (folder / "interactions.csv").write_text(text.replace("u4,05,2001-01-06", "u4,05,12"))
+    assert "row 30 after the header: timestamp is `12`" in refusal(folder)
+
+
+@pytest.mark.parametrize(("title", "row"), [('"Number 3, The"', 4), ('"Number 11, The"', 12)])
+@pytest.mark.parametrize("nothing", ["", "  ", '"\t"'])
+def test_an_item_without_a_title_is_named(folder, title, row, nothing):
+    edit(folder / "items.csv", title, nothing)
+    message = refusal(folder)
+    assert f"items.csv row {row} after the header: item `{row - 1:02d}` has no title" in message
+    assert "(1 such rows in all)" in message
+
+
+def test_unknown_items_are_counted_and_the_first_is_named(folder):
+    edit(folder / "items.csv", '04,"Number 4, The"\n', "")
+    message = refusal(folder)
+    assert message.startswith("3 of 30 interactions are with items that")
+    assert "interactions.csv row 5 after the header: item `04`" in message
+
+
+def test_a_repeated_row_is_named_with_the_row_that_it_repeats(folder):
+    with (folder / "interactions.csv").open("a") as file:
+        file.write("u0,01,1\nu3,09,0\n")
+    message = refusal(folder)
+    assert "interactions.csv row 31 after the header repeats row 2" in message
+    assert "(2 such rows in all); remove the repeats" in message
+
+
+def test_the_same_item_at_another_time_is_no_repeated_row(folder):
+    with (folder / "interactions.csv").open("a") as file:
+        file.write("u0,01,77\n")
+    assert len(read_interactions(DataConfig(path=str(folder)))[0]) == 31
+
+
+def test_an_item_with_two_rows_is_named(folder):
+    with (folder / "items.csv").open("a") as file:
+        file.write("03,Other\n")
+    assert "items.csv row 13 after the header repeats item `03` of row 4" in refusal(folder)
+
+
+@pytest.mark.parametrize("row", ["u0,,2", ",02,2", "  ,02,2"])
+def test_an_empty_id_is_named(folder, row):
+    edit(folder / "interactions.csv", "u0,02,2", row)
+    assert "row 3 after the header" in refusal(folder)
+    assert "is not an id" in refusal(folder)
+
+
+def test_metadata_goes_along(folder):
+    lines = (folder / "items.csv").read_text().splitlines()
+    lines = [f"{line},{'year' if not row else 1990 + row}" for row, line in enumerate(lines)]
+    (folder / "items.csv").write_text("\n".join(lines))
+    items = read_interactions(DataConfig(path=str(folder)))[1]
+    assert items.column_names == ["item_id", "title", "year"]
+    assert items[0] == {"item_id": "00", "title": "Number 0, The", "year": "1991"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"history_length": 0},
+        {"num_candidates": 1},
+        {"train_prefixes": 0},
+        {"max_title_characters": 5},
+        {"test_share": 0.0},
+        {"validation_share": 0.5, "test_share": 0.5},
+    ],
+)
+def test_a_value_out_of_range_is_refused(keys):
+    with pytest.raises(InputError, match=f"data.{next(iter(keys))}"):
+        DataConfig(path="toy", **keys)

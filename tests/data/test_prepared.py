@@ -1,0 +1,162 @@
+"""The prepared dataset as a whole."""
+
+import logging
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.prepared import PreparedData, prepare
+from delrec_hf.errors import InputError
+
+KEYS = {"num_candidates": 5, "history_length": 3, "train_prefixes": 2}
+
+
+@pytest.fixture
+def prepared(folder, tmp_path):
+    return prepare(DataConfig(path=str(folder), **KEYS), tmp_path / "data")
+
+
+def rows_by_user(prepared):
+    return {
+        (row["user_id"], part, row["position"]): row
+        for part, rows in prepared.examples.items()
+        for row in rows
+    }
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_histories_end_where_the_target_begins(prepared):
+    sequences = {row["user_id"]: row for row in prepared.sequences}
+    assert {part: len(rows) for part, rows in prepared.examples.items()} == {
+        "train": 10,
+        "validation": 5,
+        "test": 5,
+    }
+    for (user, part, position), row in rows_by_user(prepared).items():
+        items, train_end = sequences[user]["items"], sequences[user]["train_end"]
+        assert row["target"] == items[position]
+        assert row["history"] == items[max(0, position - 3) : position]
+        assert (position < train_end) == (part == "train")
+        assert len(set(row["candidates"])) == 5
+        assert set(row["candidates"]) & set(items) == {row["target"]}
+
+
+def test_titles_are_turned_and_ids_and_titles_are_texts(prepared):
+    assert prepared.items[7] == {"item_id": "07", "title": "The Number 7"}
+    assert {str(one.dtype) for one in prepared.items.features.values()} == {"string"}
+
+
+def test_info_says_what_is_there_and_what_was_left_out(folder, tmp_path):
+    with (folder / "interactions.csv").open("a") as file:
+        file.write("u0,00,90\nnew,00,1\nnew,01,2\n")
+    with (folder / "items.csv").open("a") as file:
+        file.write("zz,Never met\n")
+    config = DataConfig(path=str(folder), terms="for tests", **KEYS)
+    assert prepare(config, tmp_path / "data").info == {
+        "dataset": "shop",
+        "terms": "for tests",
+        "domain": "movie",
+        "split": "leave-one-out",
+        "history_length": 3,
+        "num_candidates": 5,
+        "seed": 42,
+        "users": 5,
+        "items": 13,
+        "interactions": 30,
+        "examples": {"train": 10, "validation": 5, "test": 5},
+        "items_without_interactions": 1,
+        "left_out": {
+            "repeated_interactions": 1,
+            "users_with_short_histories": 1,
+            "interactions_of_these_users": 2,
+        },
+    }
+
+
+def test_loading_gives_what_was_prepared(prepared, tmp_path):
+    loaded = PreparedData.load(tmp_path / "data")
+    assert loaded.info == prepared.info
+    assert rows_by_user(loaded) == rows_by_user(prepared)
+    with pytest.raises(InputError, match="holds no prepared data; run `delrec prepare` first"):
+        PreparedData.load(tmp_path)
+
+
+def test_the_order_of_users_in_the_file_changes_nothing(prepared, folder, tmp_path):
+    header, *lines = (folder / "interactions.csv").read_text().splitlines()
+    random.Random(0).shuffle(lines)
+    (folder / "interactions.csv").write_text("\n".join([header, *lines]))
+    again = prepare(DataConfig(path=str(folder), **KEYS), tmp_path / "again")
+    assert rows_by_user(again) == rows_by_user(prepared)
+    assert again.sequences.to_dict() == prepared.sequences.to_dict()
+
+
+def test_preparing_twice_writes_the_same_bytes(prepared, folder, tmp_path):
+    prepare(DataConfig(path=str(folder), **KEYS), tmp_path / "again")
+    first, second = files_of(tmp_path / "data"), files_of(tmp_path / "again")
+    assert first == second
+    assert str(tmp_path).encode() not in b"".join(first.values())
+
+
+def test_what_was_on_disk_stays_when_preparing_fails(prepared, folder, tmp_path):
+    before = files_of(tmp_path / "data")
+    (folder / "items.csv").write_text("item_id,title\n")
+    with pytest.raises(InputError, match=r"items.csv holds no rows"):
+        prepare(DataConfig(path=str(folder), **KEYS), tmp_path / "data")
+    assert files_of(tmp_path / "data") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "shop"]
+
+
+def test_what_was_on_disk_stays_when_writing_fails(prepared, folder, tmp_path, monkeypatch):
+    before = files_of(tmp_path / "data")
+    monkeypatch.setattr("delrec_hf.data.prepared.write_json", lambda *_: Path("/no/such").stat())
+    with pytest.raises(FileNotFoundError):
+        prepare(DataConfig(path=str(folder), seed=1, **KEYS), tmp_path / "data")
+    assert files_of(tmp_path / "data") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "shop"]
+
+
+def test_a_catalogue_smaller_than_the_candidates_is_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="holds 12 items, fewer than the 13 candidates; set data"):
+        prepare(DataConfig(path=str(folder), num_candidates=13), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_split_by_time_prepares(folder, tmp_path):
+    shares = {"validation_share": 0.2, "test_share": 0.2}
+    config = DataConfig(path=str(folder), split="time", **shares, **KEYS)
+    prepared = prepare(config, tmp_path / "data")
+    assert prepared.info["split"] == "time"
+    assert prepared.sequences["train_end"][:] == [3] * 5
+    assert prepared.examples["train"]["position"][:] == [1, 2] * 5
+    assert prepared.examples["validation"]["position"][:] == [3] * 5
+    assert prepared.examples["test"]["position"][:] == [4] * 5
+
+
+def test_the_toy_world_knows_its_best_hit_rate(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="delrec_hf"):
+        prepared = prepare(DataConfig(path="toy"), tmp_path / "data")
+    assert prepared.info["dataset"] == "toy"
+    assert prepared.items.column_names == ["item_id", "title", "genre", "franchise", "part"]
+    assert 0.3 < prepared.info["best_hr_at_1"] < 0.8
+    assert "prepared toy: 600 users, 192 items" in caplog.text
+
+
+def test_movielens_100k_prepares(tmp_path):
+    root = os.environ.get("DELREC_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")
+    source = Path(root) / "ml-100k"
+    if not source.is_dir():
+        pytest.skip("MovieLens-100K is not here; set DELREC_DATA to the folder that holds ml-100k")
+    prepared = prepare(DataConfig(path=str(source)), tmp_path / "data")
+    assert [prepared.info[key] for key in ("users", "items", "interactions")] == [943, 1682, 100000]
+    titles = prepared.items["title"][:]
+    assert len(set(titles)) == len(titles)
+    assert "The Shawshank Redemption (1994)" in titles
+    candidates = np.array(prepared.examples["test"]["candidates"][:])
+    assert candidates.shape == (943, 20)

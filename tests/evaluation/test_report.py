@@ -1,0 +1,102 @@
+import copy
+import re
+from typing import Any
+
+import pytest
+
+from delrec_hf.evaluation.metrics import METRICS
+from delrec_hf.evaluation.report import SYSTEM_ORDER, format_markdown, format_table
+
+SYSTEM: dict[str, Any] = {
+    **dict.fromkeys(METRICS, 0.1234),
+    "ci95": {name: [0.1, 0.2] for name in METRICS},
+    "seconds": 3.21,
+}
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    names = ["delrec/no-ta", "delrec", "teacher/sasrec", *SYSTEM_ORDER[:3], "zero-shot"]
+    return {
+        "protocol": {
+            "dataset": "toy",
+            "split": "leave-one-out",
+            "users": 300,
+            "num_candidates": 10,
+            "history_length": 8,
+            "seeds": [42],
+            "tie_rule": "expected value under random tie-breaking",
+            "best_hr_at_1": 0.7777,
+        },
+        "systems": {name: copy.deepcopy(SYSTEM) for name in names},
+        "comparisons": [
+            {"a": "delrec", "b": "zero-shot", "metric": "hr@1", "difference": 0.05}
+            | {"ci95": [-0.01, 0.11], "p": 0.0456}
+        ],
+        "distillation": {"prompt-only": {"agreement": 0.61, "ci95": [0.55, 0.67], "users": 300}},
+    }
+
+
+def test_systems_stand_in_one_order_whatever_the_file_has(results: dict[str, Any]) -> None:
+    names = [line.split()[0] for line in format_table(results).splitlines() if "0.123" in line]
+    assert names == [
+        *("random", "popularity", "markov", "teacher/sasrec"),
+        *("zero-shot", "delrec", "delrec/no-ta"),
+    ]
+
+
+def test_table_shows_metrics_intervals_protocol_and_comparisons(results: dict[str, Any]) -> None:
+    text = format_table(results)
+    row = next(line for line in text.splitlines() if line.startswith("delrec "))
+    assert row.count("0.123") == 6
+    assert row.count("[0.100, 0.200]") == 2
+    assert re.search(r"delrec - zero-shot +HR@1 +\+0\.050 \[-0\.010, \+0\.110\] +0\.046", text)
+    for fact in (
+        "Dataset: toy",
+        "users: 300",
+        "candidates: 10",
+        "random tie-breaking",
+        "seeds: 42",
+    ):
+        assert fact in " ".join(text.split())
+    assert "Best HR@1 that any ranker can reach on this data: 0.778." in text
+    assert re.search(r"prompt-only +0\.610 \[0\.550, 0\.670\] +300", text)
+
+
+def test_no_line_is_wider_than_110_columns(results: dict[str, Any]) -> None:
+    results["protocol"]["dataset"] = "a long name of a dataset " * 9
+    results["systems"]["x" * 300] = copy.deepcopy(SYSTEM)
+    results["comparisons"][0]["a"] = "y" * 300
+    results["systems"]["delrec"]["seconds"] = 86_400.0
+    assert max(map(len, format_table(results).splitlines())) <= 110
+
+
+def test_columns_are_aligned(results: dict[str, Any]) -> None:
+    lines = format_table(results).splitlines()
+    start = lines.index("Systems") + 1
+    assert len({len(line) for line in lines[start : start + 9]}) == 1
+
+
+def test_what_was_not_measured_is_left_out_or_shown_as_a_dash() -> None:
+    text = format_table({"systems": {"random": {"hr@1": 0.5}}})
+    assert text.splitlines()[-1].split() == ["random", "0.500", "-", "-", "-", "-", "-"]
+    assert "seconds" not in text
+    assert "Comparisons" not in text
+    assert "Agreement" not in text
+    assert "Best HR@1" not in text
+    assert "ties" not in text.lower()
+
+
+def test_markdown_holds_every_number_of_the_plain_table(results: dict[str, Any]) -> None:
+    numbers = re.compile(r"\d+\.\d+")
+    assert numbers.findall(format_markdown(results)) == numbers.findall(format_table(results))
+
+
+def test_a_name_with_pipes_and_markup_stays_one_markdown_cell(results: dict[str, Any]) -> None:
+    results["systems"]["a|b\n<i>[x](y)"] = copy.deepcopy(SYSTEM)
+    results["protocol"]["dataset"] = "*bold* <script>"
+    text = format_markdown(results)
+    rows = [line for line in text.splitlines() if line.startswith("|") and "0.123" in line]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert r"a\|b \<i\>[x\](y)" in text
+    assert r"\*bold\* \<script\>" in text

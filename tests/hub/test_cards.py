@@ -1,0 +1,138 @@
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from delrec_hf.errors import InputError
+from delrec_hf.hub.cards import model_card
+
+GOLDEN = Path(__file__).with_name("golden_card.md")
+NASTY = "a|b\n---\nlicense: mit\n# *x* <script>`[l](http://e.example)` {{ 7*7 }} 'q' \"q\" \u2028:"
+
+
+def change(folder: Path, name: str, *keys: str, to: Any) -> None:
+    content = json.loads((folder / name).read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = to
+    (folder / name).write_text(json.dumps(content))
+
+
+def header(card: str) -> dict[str, Any]:
+    return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
+
+
+def test_card_is_the_golden_card(artefact: Path) -> None:
+    assert model_card(artefact, "someone/delrec-ml-100k") == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_every_number_on_the_card_stands_in_its_files(artefact: Path) -> None:
+    facts = json.loads((artefact / "delrec_config.json").read_text())
+    results = json.loads((artefact / "results.json").read_text())
+    known = {*re.findall(r"\d[\d.]*", json.dumps([facts, results]))}
+    shown = {f"{abs(number):.{digits}f}" for number in numbers(results) for digits in (1, 3)}
+    card = model_card(artefact, "someone/delrec-ml-100k")
+    text = re.sub(r"```.*?```", "", card, flags=re.DOTALL)  # how to load, citation
+    text = re.sub(r"arxiv\.org/\S+|(HR|NDCG|hr|ndcg)@\d+|95 %|\(stage [12]\)|Stage [12]", "", text)
+    text = text.replace("delrec-ml-100k", "")
+    unknown = set(re.findall(r"\d[\d.]*\d|\d", text)) - known - shown
+    assert unknown == set()
+
+
+def numbers(content: Any) -> list[float]:
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        return [number for one in content for number in numbers(one)]
+    return [content] if isinstance(content, int | float) else []
+
+
+def test_header_is_what_the_hub_reads(artefact: Path) -> None:
+    found = header(model_card(artefact, "someone/delrec-ml-100k"))
+    assert found["base_model"] == "Qwen/Qwen3-0.6B"
+    assert found["library_name"] == "peft"
+    assert found["pipeline_tag"] == "text-generation"
+    tags = ["delrec", "recommendation", "lora", "prompt-tuning"]
+    assert found["tags"] == [*tags, "base_model:adapter:Qwen/Qwen3-0.6B"]
+    assert "license" not in found
+    assert "datasets" not in found  # ml-100k was a folder
+    result = found["model-index"][0]["results"][0]
+    assert {one["type"]: one["value"] for one in result["metrics"]}["hr@1"] == 0.3127
+    card = ModelCard(model_card(artefact, "someone/delrec-ml-100k"))
+    assert len(card.data.eval_results) == 6
+
+
+def test_a_dataset_of_the_hub_is_linked(artefact: Path) -> None:
+    change(artefact, "delrec_config.json", "data", "dataset", to="someone/films")
+    assert header(model_card(artefact))["datasets"] == ["someone/films"]
+
+
+def test_a_local_backbone_is_named_by_its_hash_and_not_as_a_hub_model(artefact: Path) -> None:
+    base = {"name": "../backbone", "revision": None, "sha256": "ab12cd"}
+    change(artefact, "delrec_config.json", "base_model", to=base)
+    card = model_card(artefact)
+    assert "base_model" not in header(card)
+    assert not any("base_model" in tag for tag in header(card)["tags"])
+    assert "sha256 of its weights ab12cd" in card
+    assert "huggingface.co" not in card
+    assert 'base_model="PATH_OF_THE_BACKBONE"' in card
+
+
+def test_a_model_without_results_says_that_nothing_was_measured(artefact: Path) -> None:
+    (artefact / "results.json").unlink()
+    card = model_card(artefact)
+    assert "Nothing was measured" in card
+    assert not {"model-index", "metrics"} & set(header(card))
+
+
+def test_a_stage_without_settings_says_so(artefact: Path) -> None:
+    change(artefact, "delrec_config.json", "finetune", to={})
+    assert "Stage 2, finetune:\n\nDefaults only.\n" in model_card(artefact)
+
+
+def test_unknown_terms_are_called_unknown(artefact: Path) -> None:
+    change(artefact, "delrec_config.json", "data", "terms", to=None)
+    assert "terms of the data were not recorded" in model_card(artefact)
+
+
+def test_no_text_of_the_files_can_break_header_tables_or_code(artefact: Path) -> None:
+    plain = model_card(artefact, "someone/it")
+    for keys in (("data", "dataset"), ("data", "terms"), ("teacher", "type"), ("distil", "optim")):
+        change(artefact, "delrec_config.json", *keys, to=NASTY)
+    change(artefact, "delrec_config.json", "base_model", "revision", to=NASTY)
+    change(artefact, "delrec_config.json", "domain", "items", to=NASTY)
+    change(artefact, "results.json", "protocol", "dataset", to=NASTY)
+    results = json.loads((artefact / "results.json").read_text())
+    results["systems"][NASTY] = copy.deepcopy(results["systems"]["random"])
+    (artefact / "results.json").write_text(json.dumps(results))
+    card = model_card(artefact, "someone/it")
+    assert set(header(card)) == set(header(plain))
+    assert "license" not in ModelCard(card).data.to_dict()
+    body = card.split("\n---\n", 1)[1]
+    prose = re.sub(r"```.*?```|\\.", "", body, flags=re.DOTALL)  # without code and escapes
+    assert "<script>" not in prose
+    assert "](http://e" not in prose
+    for block in re.findall(r"(?:^\|.*\n)+", body, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
+    assert "{{ 7\\*7 }}" in body  # the template does not run what it shows
+    for code in re.findall(r"```python\n(.*?)```", body, flags=re.DOTALL):
+        compile(code, "card", "exec")
+
+
+def test_a_folder_without_its_facts_is_refused(artefact: Path) -> None:
+    change(artefact, "delrec_config.json", "finetune", to=None)
+    with pytest.raises(InputError, match=r"delrec_config\.json lacks finetune"):
+        model_card(artefact)
+    (artefact / "results.json").write_text("{")
+    change(artefact, "delrec_config.json", "finetune", to={})
+    with pytest.raises(InputError, match=r"results\.json is not valid JSON"):
+        model_card(artefact)
+    (artefact / "delrec_config.json").unlink()
+    with pytest.raises(InputError, match=r"delrec_config\.json is missing"):
+        model_card(artefact)
