@@ -97,8 +97,8 @@ def prepare(config: DataConfig, folder: Path) -> PreparedData:
     split = split_sequences(sequences, config)
     examples = DatasetDict(
         {
-            part: _examples(sequences, users, positions, len(items), config)
-            for part, (users, positions) in split.targets.items()
+            part: _examples(sequences, *targets, len(items), config)
+            for part, targets in split.targets.items()
         }
     )
     info = _info(config, len(items), sequences, examples)

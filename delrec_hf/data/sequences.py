@@ -64,10 +64,9 @@ class Split:
 def build_sequences(interactions: Dataset, items: Dataset) -> Sequences:
     """Sort interactions into sequences.
 
-    Within a user, items are in order of time, and in file order where times are equal. Where a user
-    meets an item again, the first time counts. Users with fewer than `SHORTEST` items are left out.
-    Both are counted. Users come in order of their id, so that nothing later depends on their order
-    in the file.
+    A user's items are in order of time, and in file order where times are equal. Where a user meets
+    an item again, the first time counts. Users with fewer than `SHORTEST` items are left out. Both
+    are counted. Users are in order of their id: their order in the file changes nothing later.
 
     Args:
         interactions: `user_id, item_id, timestamp`; every item is in `items`.
@@ -82,27 +81,21 @@ def build_sequences(interactions: Dataset, items: Dataset) -> Sequences:
     rows = _rows_of(table["item_id"], items.with_format("arrow")[:]["item_id"])
     timestamps = table["timestamp"].to_numpy()
 
-    order = np.lexsort((timestamps, users))  # stable: ties stay in file order
-    first = np.zeros(len(order), dtype=bool)
-    pairs = users[order] * len(items) + rows[order]
-    first[np.unique(pairs, return_index=True)[1]] = True
-    order = order[first]
-    repeated = len(first) - len(order)
-
+    order = _first_meetings(users, rows, timestamps)
     lengths = np.bincount(users[order], minlength=len(user_ids))
     long_enough = lengths >= SHORTEST
-    order = order[long_enough[users[order]]]
     left_out = {
-        "repeated_interactions": int(repeated),
+        "repeated_interactions": len(users) - len(order),
         "users_with_short_histories": int((~long_enough).sum()),
         "interactions_of_these_users": int(lengths[~long_enough].sum()),
     }
     _report(left_out)
-    if not len(order):
+    if not long_enough.any():
         raise InputError(
             f"none of the {len(user_ids)} users has {SHORTEST} different items or more, which is "
             "what a sequence needs; give data with longer histories"
         )
+    order = order[long_enough[users[order]]]
     return Sequences(
         user_ids=user_ids.filter(pa.array(long_enough)).to_pylist(),
         starts=np.concatenate([[0], np.cumsum(lengths[long_enough])]).astype(np.int64),
@@ -146,6 +139,16 @@ def split_sequences(sequences: Sequences, config: DataConfig) -> Split:
                 "give longer histories or change data.split, validation_share or test_share"
             )
     return split
+
+
+def _first_meetings(
+    users: IntArray, rows: IntArray, timestamps: npt.NDArray[np.int64] | npt.NDArray[np.float64]
+) -> IntArray:
+    """Return the interactions by user and time, without those that repeat a user's item."""
+    order = np.lexsort((timestamps, users))  # stable: ties stay in file order
+    pairs = users[order] * (rows.max() + 1) + rows[order]
+    first: IntArray = np.sort(np.unique(pairs, return_index=True)[1])
+    return order[first]
 
 
 def _rows_of(ids: pa.ChunkedArray, known: pa.Array | pa.ChunkedArray) -> IntArray:

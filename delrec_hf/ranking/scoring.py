@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
 
@@ -94,7 +94,7 @@ class CandidateScorer:
         keep = max(len(tree.tokens) for tree in trees)
         logits = self.backbone(
             inputs_embeds=embeds,
-            attention_mask=_tree_mask(branch, branch, embeds),
+            attention_mask=_tree_mask(branch, embeds),
             position_ids=depth.to(embeds.device),
             logits_to_keep=keep,
             use_cache=False,
@@ -103,41 +103,6 @@ class CandidateScorer:
             self._tree_scores(tree, logits[row, keep - len(tree.tokens) :])
             for row, tree in enumerate(trees)
         ]
-
-    @torch.inference_mode()
-    def score_many(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> FloatArray:
-        """Score more candidates than fit into one forward: the prompt is read once and kept.
-
-        Args:
-            prompt: Token ids up to where the answer starts.
-            candidates: Token ids of each candidate, the end of the turn included.
-
-        Returns:
-            `(candidates,)` scores.
-        """
-        trunk = self._virtual + len(prompt) - 1
-        if not self._can_share_the_prompt(trunk + self._tokens_per_forward()):
-            return self.score_separately(prompt, candidates)
-        embeds = self._embed(torch.tensor([prompt[:-1]], dtype=torch.long))
-        if self.soft_prompt is not None:
-            embeds = torch.cat([self.soft_prompt[None].to(embeds), embeds], dim=1)
-        cache = DynamicCache(config=self.backbone.config)
-        if trunk:
-            self.backbone(inputs_embeds=embeds, past_key_values=cache, logits_to_keep=1)
-        scores = []
-        for start, end in _chunks(candidates, self._tokens_per_forward()):
-            tree = _Tree.of(trunk, prompt[-1], candidates[start:end])
-            branch = torch.tensor([tree.branches])
-            before = torch.cat([torch.full((1, trunk), _TRUNK), branch], dim=1)
-            logits = self.backbone(
-                inputs_embeds=self._embed(torch.tensor([tree.tokens])),
-                attention_mask=_tree_mask(branch, before, embeds),
-                position_ids=torch.tensor([tree.depths], device=embeds.device),
-                past_key_values=cache,
-            ).logits
-            cache.crop(-len(tree.tokens))
-            scores.append(self._tree_scores(tree, logits[0]))
-        return np.concatenate(scores)
 
     @property
     def _virtual(self) -> int:
@@ -239,19 +204,22 @@ class _Tree:
         )
 
 
-def _tree_mask(queries: torch.Tensor, keys: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return the additive attention mask `(batch, 1, queries, keys)`.
+def _tree_mask(branch: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the additive attention mask `(batch, 1, length, length)`.
 
     A token sees earlier tokens of the trunk and of its own branch. Padding sees itself, because a
     row that may see nothing would be NaN.
+
+    Args:
+        branch: `(batch, length)` number of each token's branch, `_TRUNK` or `_PADDING`.
+        like: Where the mask is used: its dtype and device.
     """
-    queries, keys = queries.to(like.device), keys.to(like.device)
-    total, asked = keys.shape[1], queries.shape[1]
-    places = torch.arange(total, device=like.device)
-    earlier = places[None, :] <= places[total - asked :, None]
-    related = (keys[:, None, :] == _TRUNK) | (keys[:, None, :] == queries[:, :, None])
-    seen = earlier & related & (keys[:, None, :] != _PADDING)
-    seen |= places[None, :] == places[total - asked :, None]
+    branch = branch.to(like.device)
+    places = torch.arange(branch.shape[1], device=like.device)
+    keys, queries = branch[:, None, :], branch[:, :, None]
+    seen = (places[None, :] <= places[:, None]) & ((keys == _TRUNK) | (keys == queries))
+    seen &= keys != _PADDING
+    seen |= places[None, :] == places[:, None]
     mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
     return mask.masked_fill_(~seen, torch.finfo(like.dtype).min)[:, None]
 

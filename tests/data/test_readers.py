@@ -12,7 +12,6 @@ import pytest
 
 from delrec_hf.data.interactions import DataConfig, read_interactions
 from delrec_hf.data.readers import read_table
-from delrec_hf.data.sources import _from_hub, read_tables
 from delrec_hf.errors import InputError
 
 USERS = ["007", "NA", "7"]
@@ -117,31 +116,6 @@ def test_recbole_reads_from_its_atomic_files(tmp_path):
     interactions, items = read(tmp_path)
     assert (interactions["item_id"], interactions["timestamp"]) == (["07"], [978300760.0])
     assert (items["title"], items["class"]) == (['"Weird Al" Live'], ["Comedy"])
-
-
-def test_a_hub_dataset_reads_from_its_configurations(tmp_path):
-    for frame, name in zip(frames(), ("one", "two"), strict=True):
-        frame.to_parquet(tmp_path / f"{name}.parquet")
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: interactions\n  data_files: one.parquet\n"
-        "- config_name: items\n  data_files: two.parquet\n---\n"
-    )
-    for given in ((None, None), ("interactions", "two.parquet")):
-        events, items = _from_hub(str(tmp_path), *given)
-        assert events.data["timestamp"].to_pylist() == TIMES
-        assert items.data["title"].to_pylist() == TITLES
-    with pytest.raises(InputError, match=r"data.items is nope, but .* has interactions, items"):
-        _from_hub(str(tmp_path), None, "nope")
-
-
-def test_a_hub_dataset_reads_from_all_splits_of_its_one_configuration(tmp_path):
-    events, _ = frames()
-    events["title"] = TITLES
-    events[:2].to_parquet(tmp_path / "train.parquet")
-    events[2:].to_parquet(tmp_path / "test.parquet")
-    table, items = _from_hub(str(tmp_path), None, None)
-    assert sorted(table.data["timestamp"].to_pylist()) == sorted(TIMES)
-    assert items is None
 
 
 def test_items_come_out_of_interactions_that_hold_titles(tmp_path):
@@ -277,34 +251,3 @@ def test_a_bad_file_is_refused_in_one_line_that_names_it(tmp_path, name, content
         read_table(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
-
-
-def test_a_file_and_the_name_of_another_are_refused(folder):
-    with pytest.raises(InputError, match=r"is the file .* already; remove data.interactions"):
-        read_tables(str(folder / "interactions.csv"), interactions="other.csv")
-
-
-def test_a_missing_path_is_refused():
-    for path in ("no/such/folder", "missing.csv", "./missing"):
-        with pytest.raises(InputError, match=r"does not exist; set data.path"):
-            read_tables(path)
-
-
-def test_what_is_neither_here_nor_on_the_hub_is_refused(monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="no folder or file here, and no dataset that can be"):
-        read_tables("nobody/nothing")
-
-
-def test_a_folder_without_a_known_name_is_refused_with_what_it_holds(folder):
-    (folder / "interactions.csv").rename(folder / "log.csv")
-    with pytest.raises(InputError, match=r"found items.csv, log.csv; .* set data.interactions"):
-        read_tables(str(folder))
-    with pytest.raises(InputError, match=r"data.interactions names x.csv, .* found items.csv"):
-        read_tables(str(folder), interactions="x.csv")
-
-
-def test_two_files_of_one_table_are_refused(folder):
-    (folder / "items.tsv").write_text("item_id\ttitle\n")
-    with pytest.raises(InputError, match=r"several files of items \(items.csv, items.tsv\)"):
-        read_tables(str(folder))

@@ -24,8 +24,8 @@ def by_user(sequences):
 
 
 def test_items_are_in_order_of_time_and_ties_in_order_of_the_file():
-    rows = [("a", 9, 5), ("a", 1, 5), ("b", 3, 2), ("a", 4, 1), ("b", 2, 2), ("b", 5, 1)]
-    assert by_user(sequences_of(rows)) == {"a": [4, 9, 1], "b": [5, 3, 2]}
+    rows = [("a", 9, 5), ("a", 1, 5), ("b", 2, 2), ("a", 4, 1), ("b", 3, 2), ("b", 5, 1)]
+    assert by_user(sequences_of(rows)) == {"a": [4, 9, 1], "b": [5, 2, 3]}
 
 
 def test_times_that_differ_only_beyond_float_precision_keep_their_order():

@@ -1,0 +1,104 @@
+"""Folding soft prompt and LoRA into a plain checkpoint that any server loads."""
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from delrec_hf.errors import InputError
+from delrec_hf.files import replace_folder
+from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
+from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
+
+VIRTUAL_TOKEN = "<|delrec_{}|>"
+
+logger = get_logger(__name__)
+
+
+def export(
+    model: str | Path,
+    output_dir: str | Path,
+    *,
+    revision: str | None = None,
+    base_model: str | None = None,
+) -> None:
+    """Write a plain checkpoint whose chat template puts the virtual tokens first.
+
+    LoRA is merged into the weights. Each virtual token becomes a special token of the vocabulary
+    with the soft prompt's row as its embedding, and the chat template begins with them. Embeddings
+    that were tied to the output are untied: a virtual token must never be an answer.
+
+    Args:
+        model: Folder or Hub id of an artefact.
+        output_dir: Folder of the checkpoint.
+        revision: Commit, tag or branch on the Hub.
+        base_model: Backbone to use instead of the recorded one.
+
+    Raises:
+        InputError: If the model cannot be loaded or the folder is not empty.
+    """
+    place = Path(output_dir)
+    if place.exists() and any(place.iterdir()):
+        raise InputError(f"folder {place} is not empty; give a new one with --output_dir")
+    folder = artefact_folder(model, revision)
+    name, base_revision = resolve_base_model(ArtefactConfig.load(folder), folder, base_model)
+    backbone, _ = load_backbone(
+        BackboneConfig(model_name_or_path=name, model_revision=base_revision)
+    )
+    merged: PreTrainedModel = PeftModel.from_pretrained(backbone, str(folder)).merge_and_unload()
+    soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    unlikely = _least_likely_token(merged, soft_prompt, tokenizer)
+    names = [VIRTUAL_TOKEN.format(number) for number in range(len(soft_prompt))]
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": names}, replace_extra_special_tokens=False
+    )
+    rows = tokenizer.convert_tokens_to_ids(names)
+    _add_rows(merged, soft_prompt, rows, unlikely)
+    tokenizer.chat_template = "{{- '" + "".join(names) + "' -}}" + tokenizer.chat_template
+    with replace_folder(place) as aside:
+        merged.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+    logger.info("exported a plain checkpoint with %d virtual tokens to %s", len(names), place)
+
+
+@torch.inference_mode()
+def _least_likely_token(
+    model: PreTrainedModel, soft_prompt: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> int:
+    """Return the token that the model would answer last, whose output the new rows copy."""
+    head = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(head, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    embeds = model.get_input_embeddings()(ids)
+    embeds = torch.cat([soft_prompt[None].to(embeds), embeds], dim=1)
+    return int(model(inputs_embeds=embeds).logits[0].float().mean(0).argmin())
+
+
+@torch.no_grad()
+def _add_rows(
+    model: PreTrainedModel, soft_prompt: torch.Tensor, rows: list[int], unlikely: int
+) -> None:
+    """Put the soft prompt into the input embeddings, and unlikely rows into the output."""
+    output = model.get_output_embeddings()
+    outputs = output.weight.detach().clone()
+    size = max(model.get_input_embeddings().num_embeddings, max(rows) + 1)
+    model.resize_token_embeddings(size, mean_resizing=False)
+    embedding = model.get_input_embeddings()
+    embedding.weight[rows] = soft_prompt.to(embedding.weight)
+    head = torch.nn.Linear(outputs.shape[1], size, bias=output.bias is not None)
+    head.to(outputs.dtype)
+    head.weight[: len(outputs)] = outputs
+    head.weight[len(outputs) :] = outputs[unlikely]
+    head.weight[rows] = outputs[unlikely]
+    if output.bias is not None:
+        head.bias[: len(outputs)] = output.bias[: len(outputs)]
+        head.bias[len(outputs) :] = output.bias[unlikely]
+    model.set_output_embeddings(head)
+    model.config.get_text_config().tie_word_embeddings = False
+    model.config.tie_word_embeddings = False
+    model.generation_config.suppress_tokens = rows

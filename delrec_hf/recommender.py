@@ -1,0 +1,207 @@
+"""A finished model as one object: histories in, ranked items out."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.parquet as pq
+import torch
+from transformers import AutoTokenizer
+
+from delrec_hf.data.titles import turn_article
+from delrec_hf.errors import InputError
+from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.templates import lsr_prompt
+from delrec_hf.instructions.titles import safe_titles
+from delrec_hf.logging import progress
+from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
+from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.catalogue import FloatArray, tournament
+from delrec_hf.ranking.scoring import CandidateScorer
+
+_GROUPS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One ranked item.
+
+    Attributes:
+        item_id: Its id.
+        title: Its title.
+        score: Log-probability of the title as the answer, among the candidates that it was last
+            shown with.
+    """
+
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """Ranks items after a history with a finished model.
+
+    Attributes:
+        model: The stacked model.
+        encoder: Writes prompts as token ids.
+        config: What the model was trained on.
+        item_ids: Ids of the catalogue.
+        titles: Their titles.
+    """
+
+    model: DelRecModel
+    encoder: ChatEncoder
+    config: ArtefactConfig
+    item_ids: list[str]
+    titles: list[str]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        base_model: str | None = None,
+        torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        device: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> "Recommender":
+        """Load a model from a folder or the Hub.
+
+        Args:
+            model: Folder or Hub id.
+            revision: Commit, tag or branch on the Hub.
+            base_model: Backbone to use instead of the recorded one.
+            torch_dtype: Dtype of the backbone's weights.
+            device: Where to run; by default the accelerator if there is one.
+            trust_remote_code: Whether the backbone's repository may run its own code.
+
+        Raises:
+            InputError: If the model cannot be loaded.
+        """
+        folder = artefact_folder(model, revision)
+        config = ArtefactConfig.load(folder)
+        catalogue = pq.read_table(folder / CATALOGUE_FILE)
+        stacked = DelRecModel.from_pretrained(
+            folder,
+            base_model=base_model,
+            torch_dtype=torch_dtype,
+            trust_remote_code=trust_remote_code,
+        )
+        if device is None:
+            found = torch.accelerator.current_accelerator()
+            device = "cpu" if found is None else found.type
+        return cls(
+            stacked.to(device),
+            ChatEncoder(AutoTokenizer.from_pretrained(folder)),
+            config,
+            catalogue["item_id"].to_pylist(),
+            catalogue["title"].to_pylist(),
+        )
+
+    def recommend(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str] | None = None,
+        top_k: int = 10,
+        *,
+        disable_tqdm: bool = False,
+    ) -> list[Recommendation]:
+        """Rank items as the next one after a history.
+
+        Args:
+            history: Titles or ids, oldest first; the last `config.history_length` count.
+            candidates: Titles or ids to rank; by default the whole catalogue without the history.
+            top_k: How many to return.
+            disable_tqdm: Show no progress bar.
+
+        Returns:
+            At most `top_k` recommendations, best first.
+
+        Raises:
+            InputError: If the history is empty, a title is unknown, or `top_k` is below 1.
+        """
+        if not history:
+            raise InputError("the history is empty; give one title or id at least")
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; expected 1 or more")
+        seen = [self.find(text) for text in history]
+        if candidates is None:
+            offered = [item for item in range(len(self.titles)) if item not in set(seen)]
+        else:
+            offered = list(dict.fromkeys(self.find(text) for text in candidates))
+        if not offered:
+            raise InputError("there is no candidate to rank; give one title or id at least")
+        shown = seen[-self.config.history_length :]
+
+        def score(groups: list[list[int]]) -> list[FloatArray]:
+            starts = range(0, len(groups), _GROUPS_AT_ONCE)
+            scores: list[FloatArray] = []
+            for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
+                scores += self._score(shown, groups[start : start + _GROUPS_AT_ONCE])
+            return scores
+
+        best = tournament(offered, max(2, self.config.num_candidates), top_k, score)
+        return [Recommendation(self.item_ids[k], self.titles[k], score) for k, score in best]
+
+    def find(self, text: str) -> int:
+        """Return the row of an item in the catalogue by its id or title.
+
+        Raises:
+            InputError: If there is none, with the nearest titles.
+        """
+        row = self._rows.get(text.strip())
+        if row is None:
+            row = self._loose_rows.get(_loose(text))
+        if row is not None:
+            return row
+        nearest = difflib.get_close_matches(_loose(text), self._loose_rows, n=3, cutoff=0.5)
+        hint = ", ".join(f'"{self.titles[self._loose_rows[name]]}"' for name in nearest)
+        cure = f"; did you mean {hint}?" if hint else "; give a title or id of the catalogue"
+        raise InputError(f'"{text}" is not among the {len(self.titles)} known items{cure}')
+
+    def _score(self, history: list[int], groups: list[list[int]]) -> list[FloatArray]:
+        prompts = [
+            lsr_prompt(
+                self.config.domain,
+                [self._safe_titles[item] for item in history],
+                [self._safe_titles[item] for item in group],
+            )
+            for group in groups
+        ]
+        messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        return self._scorer.score(
+            self.encoder.encode_prompts(messages),
+            [[self._answers[item] for item in group] for group in groups],
+        )
+
+    @cached_property
+    def _scorer(self) -> CandidateScorer:
+        scoring: Literal["sum", "mean"] = "mean" if self.config.scoring == "mean" else "sum"
+        return CandidateScorer(self.model.backbone, self.model.soft_prompt.detach(), scoring)
+
+    @cached_property
+    def _safe_titles(self) -> list[str]:
+        return safe_titles(self.titles, self.encoder.tokenizer)
+
+    @cached_property
+    def _answers(self) -> list[list[int]]:
+        return self.encoder.encode_answers(self._safe_titles)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        titles = {title: row for row, title in enumerate(self.titles)}
+        return titles | {item_id: row for row, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def _loose_rows(self) -> dict[str, int]:
+        return {_loose(title): row for row, title in enumerate(self.titles)}
+
+
+def _loose(title: str) -> str:
+    """Return a title as it is compared where it does not match letter by letter."""
+    return " ".join(turn_article(title).casefold().split())

@@ -1,0 +1,76 @@
+"""Where interactions and items are looked for."""
+
+import pandas as pd
+import pytest
+
+from delrec_hf.data.sources import _from_hub, read_tables
+from delrec_hf.errors import InputError
+
+TIMES, TITLES = [3, 1, 2], ["Heat", "Emma", "Mask, The"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Keep what `datasets` caches out of the user's cache, and old tests' data out of this one."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def frames():
+    events = pd.DataFrame({"user_id": ["a", "b", "c"], "item_id": [1, 2, 3], "timestamp": TIMES})
+    return events, pd.DataFrame({"item_id": [1, 2, 3], "title": TITLES})
+
+
+def test_a_hub_dataset_reads_from_its_configurations(tmp_path):
+    for frame, name in zip(frames(), ("one", "two"), strict=True):
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: interactions\n  data_files: one.parquet\n"
+        "- config_name: items\n  data_files: two.parquet\n---\n"
+    )
+    for given in ((None, None), ("interactions", "two.parquet")):
+        events, items = _from_hub(str(tmp_path), *given)
+        assert events.data["timestamp"].to_pylist() == TIMES
+        assert items.data["title"].to_pylist() == TITLES
+    with pytest.raises(InputError, match=r"data.items is nope, but .* has interactions, items"):
+        _from_hub(str(tmp_path), None, "nope")
+
+
+def test_a_hub_dataset_reads_from_all_splits_of_its_one_configuration(tmp_path):
+    events, _ = frames()
+    events["title"] = TITLES
+    events[:2].to_parquet(tmp_path / "train.parquet")
+    events[2:].to_parquet(tmp_path / "test.parquet")
+    table, items = _from_hub(str(tmp_path), None, None)
+    assert sorted(table.data["timestamp"].to_pylist()) == sorted(TIMES)
+    assert items is None
+
+
+def test_a_file_and_the_name_of_another_are_refused(folder):
+    with pytest.raises(InputError, match=r"is the file .* already; remove data.interactions"):
+        read_tables(str(folder / "interactions.csv"), interactions="other.csv")
+
+
+def test_a_missing_path_is_refused():
+    for path in ("no/such/folder", "missing.csv", "./missing"):
+        with pytest.raises(InputError, match=r"does not exist; set data.path"):
+            read_tables(path)
+
+
+def test_what_is_neither_here_nor_on_the_hub_is_refused(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="no folder or file here, and no dataset that can be"):
+        read_tables("nobody/nothing")
+
+
+def test_a_folder_without_a_known_name_is_refused_with_what_it_holds(folder):
+    (folder / "interactions.csv").rename(folder / "log.csv")
+    with pytest.raises(InputError, match=r"found items.csv, log.csv; .* set data.interactions"):
+        read_tables(str(folder))
+    with pytest.raises(InputError, match=r"data.interactions names x.csv, .* found items.csv"):
+        read_tables(str(folder), interactions="x.csv")
+
+
+def test_two_files_of_one_table_are_refused(folder):
+    (folder / "items.tsv").write_text("item_id\ttitle\n")
+    with pytest.raises(InputError, match=r"several files of items \(items.csv, items.tsv\)"):
+        read_tables(str(folder))
