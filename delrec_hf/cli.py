@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
-from delrec_hf.logging import configure
+from delrec_hf.logging import configure, quiet_libraries
 
-STAGE_SECTIONS = {
-    "prepare": "data",
-    "teach": "teacher",
-    "distil": "distil",
+STAGES = {
+    "prepare": "prepare",
+    "teach": "teach",
+    "distill": "distil",
     "finetune": "finetune",
     "evaluate": "evaluate",
 }
-"""The section of the recipe that a bare flag of each stage's command goes to."""
+"""Each stage's command and name."""
+
+SECTIONS = {"prepare": "data", "teach": "teacher"}
+"""The section of the recipe that a command's bare flags go to, where it is not the stage's name."""
 
 _RECIPE_FLAGS = (
     "Any recipe key is a flag: `--SECTION.KEY VALUE` (sections: data, teacher, backbone, distil, "
@@ -35,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     configure(known.log_level)
+    quiet_libraries()
     try:
         if rest and not known.takes_recipe_flags:
             raise InputError(
@@ -96,7 +100,7 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[argparse.Argument
         "run": "run every stage of a recipe; finished ones are skipped",
         "prepare": "read the data, split it, draw candidates",
         "teach": "train the teacher and keep its predictions",
-        "distil": "stage 1: distil the teacher into a soft prompt",
+        "distill": "stage 1: distil the teacher into a soft prompt",
         "finetune": "stage 2: train LoRA on top of the frozen prompt",
         "evaluate": "rank with every system and report",
     }
@@ -140,9 +144,10 @@ def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
     from delrec_hf.pipeline import run_recipe
     from delrec_hf.recipe import load_recipe
 
-    section = STAGE_SECTIONS.get(known.command, "")
+    stage = STAGES.get(known.command, "")
+    section = SECTIONS.get(stage, stage)
     recipe = load_recipe(known.config, flags, section)
-    run_recipe(recipe, only=None if known.command == "run" else known.command)
+    run_recipe(recipe, only=stage or None)
 
 
 def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -30,6 +31,16 @@ def configure(level: str = "info") -> None:
     root.handlers = [handler]
     root.setLevel(level.upper() if is_main else "WARNING")
     root.propagate = False
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own chatter off the terminal; only the command line calls this."""
+    # What a user can do nothing about: a missing kernel for 4-bit weights, and warnings that
+    # transformers, PEFT and TRL address to each other.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DISABLE_WEIGHTS_LOADING_PROGRESS_BAR", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def progress(

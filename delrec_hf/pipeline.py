@@ -1,5 +1,6 @@
 """The stages of a recipe in order; finished ones are skipped, killed ones go on where they were."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -68,20 +69,19 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
 
     state = PartialState(cpu=not torch.accelerator.is_available())
     _check_sections(recipe)
-    run = Run(recipe)
-    record = RunRecord(run.folder)
+    record = RunRecord(recipe.output_dir)
     prints: dict[str, str] = {}
     for stage in STAGES:
         prints[stage.name] = _fingerprint(stage, recipe, prints)
-        outputs = [run.folder / name for name in stage.writes]
+        outputs = [recipe.output_dir / name for name in stage.writes]
         done = record.is_done(stage.name, prints[stage.name], outputs)
         # No process may write the record while another one still reads it.
         state.wait_for_everyone()
         if only not in (None, stage.name):
             if only in _readers(stage.name) and not done:
                 raise InputError(
-                    f"stage `{only}` reads what `{stage.name}` writes, and {run.folder} holds no "
-                    f"finished `{stage.name}` of this recipe; run `delrec {stage.name}` first, or "
+                    f"stage `{only}` reads what `{stage.name}` writes, and {recipe.output_dir} "
+                    f"holds no finished `{stage.name}` of this recipe; run that stage first, or "
                     "`delrec run` for all"
                 )
             continue
@@ -90,14 +90,13 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
             continue
         logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
         start = time.perf_counter()
-        run.start(stage.name, prints[stage.name])
-        stage.run(run)
+        stage.run(Run(recipe, prints[stage.name]))
         seconds = time.perf_counter() - start
         state.wait_for_everyone()
         if state.is_main_process:
             settings = {name: recipe.sections.get(name, {}) for name in stage.sections}
             record.finish(stage.name, prints[stage.name], settings, seconds)
-            run.finish(stage.name)
+            shutil.rmtree(recipe.output_dir / "checkpoints" / stage.name, ignore_errors=True)
         state.wait_for_everyone()
         written = ", ".join(map(str, outputs))
         logger.info("%s: wrote %s in %.0f s", stage.name, written, seconds)

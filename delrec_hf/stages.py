@@ -1,7 +1,7 @@
 """What each stage of the pipeline does with the run's folder."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
 
+from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data import prepared as data
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
@@ -34,7 +34,7 @@ from delrec_hf.run_record import library_versions
 from delrec_hf.teachers.baselines import Markov, Popularity, Random
 from delrec_hf.teachers.predictions import predict, score_candidates
 from delrec_hf.teachers.training import load_teacher, train_teacher
-from delrec_hf.training.common import ranking_rows, score_rows, scorer_of
+from delrec_hf.training.common import ranking_rows, score_rows, scorer_of, shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 
@@ -45,9 +45,15 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe at work in its folder."""
+    """A recipe at work in its folder.
+
+    Attributes:
+        recipe: What to run and where.
+        fingerprint: Stands for the inputs and settings of the stage at work.
+    """
 
     recipe: Recipe
+    fingerprint: str = ""
 
     @property
     def folder(self) -> Path:
@@ -72,20 +78,6 @@ class Run:
         if not torch.accelerator.is_available():
             forced |= {"use_cpu": True, "dataloader_pin_memory": False}
         return self.recipe.settings(section, **forced)
-
-    def start(self, stage: str, fingerprint: str) -> None:
-        """Drop the checkpoints of a stage whose inputs or settings have changed."""
-        state = PartialState()
-        folder = self.folder / "checkpoints" / stage
-        mark = folder / "fingerprint"
-        if state.is_main_process and not (mark.is_file() and mark.read_text() == fingerprint):
-            shutil.rmtree(folder, ignore_errors=True)
-            write_text(mark, fingerprint)
-        state.wait_for_everyone()
-
-    def finish(self, stage: str) -> None:
-        """Drop the checkpoints of a finished stage."""
-        shutil.rmtree(self.folder / "checkpoints" / stage, ignore_errors=True)
 
     def backbone_config(self) -> BackboneConfig:
         """Return how to load the backbone; the shipped toy one is copied into the run first."""
@@ -212,7 +204,7 @@ def distil(run: Run) -> None:
         else None,
         processing_class=tokenizer,
     )
-    train(trainer)
+    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
     if trainer.accelerator.is_main_process:
         with replace_folder(run.folder / "distil") as aside:
             model.save_pretrained(
@@ -243,7 +235,7 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
         ranking_rows=write.for_ranking(validation),
         processing_class=tokenizer,
     )
-    train(trainer)
+    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
     if not trainer.accelerator.is_main_process:
         return
     with replace_folder(folder) as aside:
@@ -256,14 +248,6 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
         write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
 
 
-def train(trainer: Any) -> None:
-    """Train, from the last checkpoint if there is one."""
-    checkpoint = get_last_checkpoint(trainer.args.output_dir)
-    if checkpoint is not None:
-        logger.info("continues from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
-
-
 def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, Any]:
     """Return how a folder of the run names its backbone."""
     return describe_backbone(backbone, run.backbone_config().model_name_or_path, folder)
@@ -274,7 +258,7 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
     named = base_model(run, model.backbone, run.folder / "model")
     model.save_pretrained(folder, base_model_name=named["name"])
     write.encoder.tokenizer.save_pretrained(folder)
-    prepared, sections = run.prepared, run.recipe.sections
+    prepared = run.prepared
     prepared.items.select_columns(["item_id", "title"]).to_parquet(str(folder / CATALOGUE_FILE))
     teacher = read_json(run.folder / "teacher" / "teacher.json")
     facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
@@ -286,8 +270,8 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         num_candidates=prepared.info["num_candidates"],
         scoring=run.recipe.settings("evaluate").scoring,
         data={name: prepared.info.get(name) for name in facts},
-        distil=dict(sections.get("distil", {})),
-        finetune=dict(sections.get("finetune", {})),
+        distil=shown_settings(run.trainer_settings("distil", "distil")),
+        finetune=shown_settings(run.trainer_settings("finetune", "finetune")),
         versions=library_versions(),
     ).save(folder)
     write_text(folder / "README.md", model_card(folder))
@@ -315,15 +299,19 @@ def evaluate(run: Run) -> None:
     agreed = _rank_with_models(run, config, scores)
     if not PartialState().is_main_process:
         return
-    facts = ("dataset", "split", "num_candidates", "history_length", "best_hr_at_1")
-    protocol = {name: prepared.info[name] for name in facts if name in prepared.info}
+    facts = ["dataset", "split", "num_candidates", "history_length"]
+    if len(examples) == len(prepared.examples["test"]) and "best_hr_at_1" in prepared.info:
+        facts.append("best_hr_at_1")
+    protocol = {name: prepared.info[name] for name in facts}
     protocol["seeds"] = [prepared.info["seed"]]
     kind = read_json(run.folder / "teacher" / "teacher.json")["type"]
     results = summarise(scores, protocol, f"teacher/{kind}", config)
     results["distillation"] = agreed
     _keep_scores(run, examples, scores)
-    write_json(run.folder / "model" / "results.json", results)
-    write_text(run.folder / "model" / "README.md", model_card(run.folder / "model"))
+    model = run.folder / "model"
+    replace(ArtefactConfig.load(model), scoring=config.scoring).save(model)
+    write_json(model / "results.json", results)
+    write_text(model / "README.md", model_card(model))
     write_json(run.folder / "results.json", results)
     print(format_table(results))
 

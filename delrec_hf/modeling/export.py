@@ -14,6 +14,7 @@ from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 
 VIRTUAL_TOKEN = "<|delrec_{}|>"
+_UNLIKELY = 64  # tokens whose mean stands for "never answered"
 
 logger = get_logger(__name__)
 
@@ -51,7 +52,7 @@ def export(
     merged: PreTrainedModel = PeftModel.from_pretrained(backbone, str(folder)).merge_and_unload()
     soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    unlikely = _least_likely_token(merged, soft_prompt, tokenizer)
+    unlikely = _least_likely_tokens(merged, soft_prompt, tokenizer)
     names = [VIRTUAL_TOKEN.format(number) for number in range(len(soft_prompt))]
     tokenizer.add_special_tokens(
         {"additional_special_tokens": names}, replace_extra_special_tokens=False
@@ -66,38 +67,46 @@ def export(
 
 
 @torch.inference_mode()
-def _least_likely_token(
+def _least_likely_tokens(
     model: PreTrainedModel, soft_prompt: torch.Tensor, tokenizer: PreTrainedTokenizerBase
-) -> int:
-    """Return the token that the model would answer last, whose output the new rows copy."""
+) -> torch.Tensor:
+    """Return the ids of the tokens that the model would answer last."""
     head = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
     )
     ids = tokenizer(head, add_special_tokens=False, return_tensors="pt")["input_ids"]
     embeds = model.get_input_embeddings()(ids)
     embeds = torch.cat([soft_prompt[None].to(embeds), embeds], dim=1)
-    return int(model(inputs_embeds=embeds).logits[0].float().mean(0).argmin())
+    likelihood = model(inputs_embeds=embeds).logits[0, :, : len(tokenizer)].float().mean(0)
+    return likelihood.argsort()[: min(_UNLIKELY, len(likelihood))]
 
 
 @torch.no_grad()
 def _add_rows(
-    model: PreTrainedModel, soft_prompt: torch.Tensor, rows: list[int], unlikely: int
+    model: PreTrainedModel, soft_prompt: torch.Tensor, rows: list[int], unlikely: torch.Tensor
 ) -> None:
-    """Put the soft prompt into the input embeddings, and unlikely rows into the output."""
+    """Put the soft prompt into the input embeddings, and unlikely rows into the output.
+
+    The new output rows are the mean of others: their logits are below the largest of those,
+    whatever the model has read.
+    """
     output = model.get_output_embeddings()
     outputs = output.weight.detach().clone()
     size = max(model.get_input_embeddings().num_embeddings, max(rows) + 1)
     model.resize_token_embeddings(size, mean_resizing=False)
     embedding = model.get_input_embeddings()
-    embedding.weight[rows] = soft_prompt.to(embedding.weight)
+    # Some models (Gemma) scale what they read from the table.
+    some = torch.arange(min(rows), device=embedding.weight.device)
+    scale = embedding(some).float().norm() / embedding.weight[some].float().norm()
+    embedding.weight[rows] = (soft_prompt / scale).to(embedding.weight)
     head = torch.nn.Linear(outputs.shape[1], size, bias=output.bias is not None)
     head.to(outputs.dtype)
     head.weight[: len(outputs)] = outputs
-    head.weight[len(outputs) :] = outputs[unlikely]
-    head.weight[rows] = outputs[unlikely]
+    new = [*range(len(outputs), size), *rows]
+    head.weight[new] = outputs[unlikely].float().mean(0).to(outputs)
     if output.bias is not None:
         head.bias[: len(outputs)] = output.bias[: len(outputs)]
-        head.bias[len(outputs) :] = output.bias[unlikely]
+        head.bias[new] = output.bias[unlikely].mean()
     model.set_output_embeddings(head)
     model.config.get_text_config().tie_word_embeddings = False
     model.config.tie_word_embeddings = False

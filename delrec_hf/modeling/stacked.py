@@ -5,6 +5,7 @@ Both are plain PEFT adapters. LoRA is injected natively into the backbone
 combination that PEFT, transformers' Trainer and TRL's SFTTrainer all carry.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,8 @@ class DelRecModel(PeftModelForCausalLM):
         """
         folder = artefact_folder(model, revision)
         config = ArtefactConfig.load(folder)
+        if not (folder / ADAPTER_CONFIG).is_file():
+            raise InputError(f"{folder} holds no LoRA adapter: {ADAPTER_CONFIG} is missing")
         name, base_revision = resolve_base_model(config, folder, base_model)
         backbone, _ = load_backbone(
             BackboneConfig(
@@ -160,24 +163,47 @@ class DelRecModel(PeftModelForCausalLM):
                 "the soft prompt stands in front of each row, so packed or padding-free rows cannot"
                 " be told apart; leave position_ids out and set packing and padding_free to false"
             )
+        if kwargs.get("past_key_values") is not None:
+            raise InputError(
+                "past_key_values hold the soft prompt already and it would be read twice; "
+                "call generate, which keeps its own"
+            )
         if inputs_embeds is None:
             inputs_embeds = self.backbone.get_input_embeddings()(input_ids)
-        rows, length = inputs_embeds.shape[:2]
-        if attention_mask is None:
-            attention_mask = inputs_embeds.new_ones(rows, length, dtype=torch.long)
-        prompt = self.soft_prompt.to(inputs_embeds.dtype).expand(rows, -1, -1)
-        attention_mask = torch.cat(
-            [attention_mask.new_ones(rows, prompt.shape[1]), attention_mask], dim=1
-        )
+        embeds, attention_mask = self._behind_prompt(inputs_embeds, attention_mask)
         if labels is not None:
-            ignored = labels.new_full((rows, prompt.shape[1]), IGNORED)
+            ignored = labels.new_full((len(labels), len(self.soft_prompt)), IGNORED)
             labels = torch.cat([ignored, labels], dim=1)
         return self.backbone(
-            inputs_embeds=torch.cat([prompt, inputs_embeds], dim=1),
+            inputs_embeds=embeds,
             attention_mask=attention_mask,
             position_ids=(attention_mask.long().cumsum(1) - 1).clamp(min=0),
             labels=labels,
             **kwargs,
+        )
+
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Continue the tokens behind the soft prompt.
+
+        PEFT's own drops the positions here too, and so answers otherwise under left padding.
+
+        Args:
+            input_ids: `(batch, length)` int64, padded on the left.
+            attention_mask: `(batch, length)`, 1 where a token is real; by default everywhere.
+            kwargs: Handed to the backbone's `generate`.
+
+        Returns:
+            `(batch, length + new tokens)`: `input_ids` and what follows.
+        """
+        embeds = self.backbone.get_input_embeddings()(input_ids)
+        embeds, attention_mask = self._behind_prompt(embeds, attention_mask)
+        return self.backbone.generate(
+            input_ids, inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
         )
 
     def save_pretrained(
@@ -200,9 +226,11 @@ class DelRecModel(PeftModelForCausalLM):
         folder = Path(save_directory)
         name = base_model_name or self.backbone.name_or_path
         if self.has_lora:
-            for config in self.backbone.peft_config.values():
-                config.base_model_name_or_path = name
             self.backbone.save_pretrained(folder)
+            for config in self.backbone.peft_config.values():
+                named = copy.deepcopy(config)
+                named.base_model_name_or_path = name
+                named.save_pretrained(str(folder))
         self._save_prompt(folder / PROMPT_FOLDER if self.has_lora else folder, name)
 
     def load_adapter(self, model_id: str | Path, *_: Any, **__: Any) -> None:
@@ -241,6 +269,17 @@ class DelRecModel(PeftModelForCausalLM):
         finally:
             if self.has_lora:
                 self.backbone.enable_adapters()
+
+    def _behind_prompt(
+        self, embeds: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the soft prompt in front of embeddings and mask, before any padding."""
+        rows, length = embeds.shape[:2]
+        if attention_mask is None:
+            attention_mask = embeds.new_ones(rows, length, dtype=torch.long)
+        prompt = self.soft_prompt.to(embeds.dtype).expand(rows, -1, -1)
+        seen = attention_mask.new_ones(rows, prompt.shape[1])
+        return torch.cat([prompt, embeds], dim=1), torch.cat([seen, attention_mask], dim=1)
 
     def _save_prompt(self, folder: Path, base_model_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ class SASRecConfig(PreTrainedConfig):
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
     dropout: float = 0.2
-    initializer_range: float = 0.02
+    initializer_range: float = 0.05
 
 
 @dataclass
@@ -135,9 +135,7 @@ class SASRecModel(PreTrainedModel):
         hidden = self._encode(input_ids)
         catalogue = self.item_embedding.weight[1:]
         if labels is None:
-            return SASRecOutput(
-                scores=F.linear(hidden[:, -1], catalogue), last_hidden_state=hidden
-            )
+            return SASRecOutput(scores=F.linear(hidden[:, -1], catalogue), last_hidden_state=hidden)
         counted = labels != -100
         logits = F.linear(hidden[counted], catalogue).float()
         total = F.cross_entropy(logits, labels[counted], reduction="sum")
@@ -146,8 +144,8 @@ class SASRecModel(PreTrainedModel):
     def _encode(self, input_ids: torch.Tensor) -> torch.Tensor:
         length = input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device) + self.config.max_length - length
-        hidden = self.item_embedding(input_ids) * self.config.hidden_size**0.5
-        hidden = hidden + self.position_embedding(positions)
+        hidden = self.item_embedding(input_ids) + self.position_embedding(positions)
+        hidden = hidden * self.config.hidden_size**0.5
         hidden = F.dropout(hidden, self.config.dropout, self.training)
         earlier = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
         # Every position reads itself, padding too: a softmax over nothing is not a number.

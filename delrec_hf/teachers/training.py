@@ -1,6 +1,5 @@
 """Training a teacher, keeping it in a folder, and getting it back."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,19 +20,19 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
+from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, replace_folder, write_json
 from delrec_hf.logging import get_logger
 from delrec_hf.run_record import fingerprint
 from delrec_hf.teachers.baselines import Markov, Popularity, Random
-from delrec_hf.teachers.histories import Histories, IntArray, column, pad_left
+from delrec_hf.teachers.histories import Histories, IntArray, column
 from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
+from delrec_hf.teachers.windows import Batch, TrainingWindows, ValidationHistories
 
 FloatArray = npt.NDArray[np.float64]
-Batch = dict[str, torch.Tensor]
 
 logger = get_logger(__name__)
 
@@ -84,7 +83,7 @@ class TeacherConfig(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "a resumed run counts its patience on"}
     )
-    report_to: None | str | list[str] = field(
+    report_to: str | list[str] | None = field(
         default="none", metadata={"help": "none, trackio, tensorboard, wandb"}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
@@ -192,64 +191,6 @@ def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
     return teacher
 
 
-class TrainingWindows(torch.utils.data.Dataset[Batch]):
-    """Every user's training items cut into windows; each item but a user's first is a label once.
-
-    Attributes:
-        items: Training item rows, user after user.
-        starts: `(windows,)` where each window's inputs start in `items`.
-        lengths: `(windows,)` how many inputs each has, at most `max_length`.
-    """
-
-    def __init__(self, prepared: PreparedData, max_length: int) -> None:
-        self.items, bounds = Histories.of(prepared).training()
-        labels = np.maximum(np.diff(bounds) - 1, 0)
-        counts = -(-labels // max_length)
-        first = np.cumsum(counts) - counts
-        nth = np.arange(counts.sum()) - np.repeat(first, counts)  # 0 for a user's last window
-        ends = np.repeat(bounds[1:] - 1, counts) - nth * max_length
-        self.starts = np.maximum(ends - max_length, np.repeat(bounds[:-1], counts))
-        self.lengths = ends - self.starts
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return `input_ids` and `labels`, both `(batch, longest)`, padded on the left."""
-        starts, lengths = self.starts[indices], self.lengths[indices]
-        longest = lengths.max()
-        places = np.arange(longest) - (longest - lengths)[:, None]
-        real = places >= 0
-        places = np.where(real, starts[:, None] + places, 0)
-        ids = np.where(real, self.items[places] + 1, 0)
-        labels = np.where(real, self.items[np.where(real, places + 1, 0)], -100)
-        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
-
-
-class ValidationHistories(torch.utils.data.Dataset[Batch]):
-    """What stands before each user's validation item."""
-
-    def __init__(self, prepared: PreparedData, max_length: int) -> None:
-        examples = prepared.examples["validation"]
-        self.histories = Histories.of(prepared).before(
-            column(examples, "user_id").tolist(), column(examples, "position").astype(np.int64)
-        )
-        self.targets = column(examples, "target").astype(np.int64)
-        self.max_length = max_length
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return `input_ids` and `seen` (item ids, 0 fills up), and `labels` (item rows)."""
-        histories = [self.histories[index] for index in indices]
-        return {
-            "input_ids": torch.from_numpy(pad_left(histories, self.max_length)),
-            "seen": torch.from_numpy(pad_left(histories, max(map(len, histories)))),
-            "labels": torch.from_numpy(self.targets[indices]),
-        }
-
-
 class TeacherTrainer(Trainer):
     """A `Trainer` that validates by the rank of the next item in the whole catalogue."""
 
@@ -313,7 +254,8 @@ def _train_sasrec(prepared: PreparedData, config: TeacherConfig) -> Trainer:
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar())
-    trainer.train(resume_from_checkpoint=_last_checkpoint(prepared, config))
+    print_ = fingerprint({**config.settings(), "data": _sequences_print(prepared)})
+    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, print_))
     return trainer
 
 
@@ -324,25 +266,6 @@ def _as_it_is(batch: Batch) -> Batch:
 def _ndcg(predictions: EvalPrediction) -> dict[str, float]:
     ranks = predictions.predictions
     return {"ndcg@10": float(np.where(ranks < 10, 1 / np.log2(ranks + 2), 0).mean())}
-
-
-def _last_checkpoint(prepared: PreparedData, config: TeacherConfig) -> str | None:
-    """Return the last complete checkpoint of the same data and settings; remove all others."""
-    output = Path(config.output_dir)
-    settings = {**config.settings(), "data": _sequences_print(prepared)}
-    state = PartialState()
-    if state.is_main_process:
-        record = output / "settings.json"
-        same = record.is_file() and read_json(record) == fingerprint(settings)
-        for checkpoint in output.glob("checkpoint-*"):
-            if not (same and (checkpoint / "trainer_state.json").is_file()):
-                shutil.rmtree(checkpoint)
-        write_json(record, fingerprint(settings))
-    state.wait_for_everyone()
-    found: str | None = get_last_checkpoint(output)
-    if found:
-        logger.info("continue from %s", found)
-    return found
 
 
 def _sequences_print(prepared: PreparedData) -> str:

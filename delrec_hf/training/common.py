@@ -38,6 +38,18 @@ def check_trainer_config(config: SFTConfig, section: str) -> None:
         )
 
 
+def shown_settings(config: SFTConfig) -> dict[str, Any]:
+    """Return the settings that made an adapter what it is, for the artefact and its card."""
+    own = type(config).__annotations__
+    shared = (
+        *("optim", "lr_scheduler_type", "num_train_epochs", "max_steps", "seed"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps"),
+    )
+    without_effect = {"eval_strategy", "save_strategy", "save_total_limit", "max_length"}
+    given = config.to_dict()
+    return {name: given[name] for name in (*own, *shared) if name not in without_effect}
+
+
 def ranking_rows(rows: Dataset, encoder: ChatEncoder, titles: dict[str, str]) -> Dataset:
     """Encode instruction rows for ranking.
 

@@ -1,6 +1,6 @@
 """Stage 1: the teacher's pattern distilled into a soft prompt, the backbone frozen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -209,18 +209,39 @@ class PatternDistillationTrainer(SFTTrainer):
         self._agreement_rows = agreement_rows
         self._gradients: dict[str, torch.Tensor] = {}
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Count the answer tokens of each task in all micro-batches of a step and all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        tokens = {}
+        for task in self.args.tasks:
+            count = sum(int((batch[task]["labels"][:, 1:] != -100).sum()) for batch in batches)
+            tokens[task] = self.accelerator.reduce(torch.tensor(count, device=device), "sum")
+        return batches, tokens
+
     def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """Take the gradient of each task apart and leave their weighted sum in the soft prompt."""
+        """Take the gradient of each task apart and leave their weighted sum in the soft prompt.
+
+        Args:
+            model: The model.
+            inputs: Task to batch.
+            num_items_in_batch: Task to the number of tokens that the whole step learns from.
+        """
         model.train()
         weights = self._fixed_weights()
         losses = {}
         for task in self.args.tasks:
             batch = self._prepare_inputs(inputs[task])
             with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, batch, num_items_in_batch=self._tokens(batch))
-            losses[task] = loss / self.current_gradient_accumulation_steps
+                losses[task] = self.compute_loss(
+                    model, batch, num_items_in_batch=num_items_in_batch[task]
+                )
             if self.args.task_weighting == "dynamic":
                 self.accelerator.backward(losses[task])
                 self._keep_gradient(task)
@@ -248,23 +269,19 @@ class PatternDistillationTrainer(SFTTrainer):
         self._gradients[task] = gradient if before is None else before + gradient
 
     def _apply_dynamic_weights(self) -> dict[str, float]:
-        """Set the prompt's gradient to the weighted sum; forget after the last micro-batch."""
-        gradients = self._gradients
-        if self.accelerator.sync_gradients:
-            self._gradients = {}
-            gradients = {
-                task: self.accelerator.reduce(gradient, reduction="mean")
-                for task, gradient in gradients.items()
-            }
+        """After a step's last micro-batch, set the prompt's gradient to the weighted sum."""
+        if not self.accelerator.sync_gradients:
+            return dynamic_weights(self._gradients, self.args.weighting_exponent)
+        gradients = {
+            task: self.accelerator.reduce(gradient, reduction="mean")
+            for task, gradient in self._gradients.items()
+        }
+        self._gradients = {}
         weights = dynamic_weights(gradients, self.args.weighting_exponent)
         self.model.soft_prompt.grad = torch.stack(
             [gradient * weights[task] for task, gradient in gradients.items()]
         ).sum(0)
         return weights
-
-    def _tokens(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return how many tokens all processes learn from, so that they step as one would."""
-        return self.accelerator.reduce((batch["labels"][:, 1:] != -100).sum(), reduction="sum")
 
     def evaluate(
         self,

@@ -1,0 +1,371 @@
+"""Tiny backbones of several shapes, instruction rows and trainers over them; all made on the spot."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.templates import DOMAINS, lsr_prompt, rps_prompt, ta_prompt
+from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
+from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
+from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.training.common import ranking_rows
+from delrec_hf.training.distillation import (
+    DistilConfig,
+    PatternDistillationTrainer,
+    new_soft_prompt,
+)
+from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
+
+TITLES = [
+    "Heat (1995)",
+    "Heathers (1988)",
+    "Alien (1979)",
+    "Aliens (1986)",
+    "The Matrix (1999)",
+    "The Matrix Reloaded (2003)",
+    "Fargo (1996)",
+    "M (1931)",
+    "The Shawshank Redemption (1994)",
+    "Toy Story (1995)",
+    "Toy Story 2 (1999)",
+    "A Bug's Life (1998)",
+]
+ITEMS = {f"i{number}": title for number, title in enumerate(TITLES)}
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+_SHAPE = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,  # lively logits: with the usual 0.02 everything would look alike
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+}
+_GQA = {**_SHAPE, "num_key_value_heads": 2}
+SHAPES: dict[str, Any] = {
+    "qwen2": lambda: Qwen2Config(**_GQA, tie_word_embeddings=True),
+    "llama": lambda: LlamaConfig(**_GQA, tie_word_embeddings=False),
+    "mistral": lambda: MistralConfig(**_GQA, sliding_window=16),
+    "gemma2": lambda: Gemma2Config(
+        **_GQA, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, tie_word_embeddings=True
+    ),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_GQA, head_dim=8, sliding_window=512, query_pre_attn_scalar=8, tie_word_embeddings=True
+    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**_SHAPE, tie_word_embeddings=False),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=512, n_inner=48,
+        initializer_range=0.2, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 400 pieces with the ChatML template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=380,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    wording = rps_prompt(DOMAINS["movie"], TITLES, TITLES)
+    bpe.train_from_iterator([wording, *TITLES] * 3, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token="<|pad|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder(tokenizer: PreTrainedTokenizerFast) -> ChatEncoder:
+    return ChatEncoder(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Callable[[str], Path]:
+    """A function that returns the folder of an untrained backbone of one of `SHAPES`."""
+    root = tmp_path_factory.mktemp("backbones")
+
+    def make(shape: str = "qwen2") -> Path:
+        folder = root / shape
+        if not folder.is_dir():
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(SHAPES[shape]())
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_backbone: Callable[[str], Path]) -> Callable[..., Any]:
+    """A function that loads a tiny backbone afresh, in float32."""
+
+    def load(shape: str = "qwen2", **settings: Any) -> Any:
+        config = BackboneConfig(model_name_or_path=str(tiny_backbone(shape)), **settings)
+        return load_backbone(config)[0]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def instruction_rows() -> Callable[..., Dataset]:
+    """A function that returns instruction rows of a task, titles of several lengths."""
+
+    def make(task: str, number: int = 12, seed: int = 0) -> Dataset:
+        generator = np.random.default_rng([seed, len(task)])
+        domain, rows = DOMAINS["movie"], []
+        for user in range(number):
+            drawn = [TITLES[k] for k in generator.permutation(len(TITLES))]
+            history = drawn[: 2 + user % 3]
+            candidates = drawn[5:9]
+            target = candidates[int(generator.integers(4))]
+            if task == "ta":
+                text = ta_prompt(domain, history, drawn[4], candidates)
+            else:
+                text = (rps_prompt if task == "rps" else lsr_prompt)(domain, history, candidates)
+            ids = {title: item for item, title in ITEMS.items()}
+            rows.append(
+                {
+                    "prompt": [{"role": "user", "content": text}],
+                    "completion": [{"role": "assistant", "content": target}],
+                    "task": task,
+                    "user_id": f"u{user}",
+                    "candidates": [ids[title] for title in candidates],
+                    "target": ids[target],
+                }
+            )
+        return Dataset.from_list(rows)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoded_rows(
+    instruction_rows: Callable[..., Dataset], encoder: ChatEncoder
+) -> Callable[..., Dataset]:
+    """A function that returns rows with `input_ids` and `labels`."""
+
+    def make(task: str, number: int = 12, seed: int = 0) -> Dataset:
+        rows = instruction_rows(task, number, seed)
+        return rows.map(encoder.encode_rows, batched=True, remove_columns=rows.column_names)
+
+    return make
+
+
+def _settings(output_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
+    plain = {
+        "output_dir": str(output_dir),
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 4,
+        "logging_steps": 1,
+        "max_steps": 4,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "gradient_checkpointing": False,
+        "lr_scheduler_type": "constant",
+    }
+    return plain | given
+
+
+@pytest.fixture(scope="session")
+def distil_config() -> Callable[..., DistilConfig]:
+    """A function that returns settings of stage 1, those given over plain ones."""
+
+    def make(output_dir: Path, **given: Any) -> DistilConfig:
+        given = {"num_virtual_tokens": 5, "learning_rate": 0.05} | given
+        return DistilConfig(**_settings(output_dir, given))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finetune_config() -> Callable[..., FinetuneConfig]:
+    """A function that returns settings of stage 2, those given over plain ones."""
+
+    def make(output_dir: Path, **given: Any) -> FinetuneConfig:
+        given = {"lora_r": 4, "learning_rate": 0.01} | given
+        return FinetuneConfig(**_settings(output_dir, given))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def distiller(
+    load_tiny: Callable[..., Any],
+    distil_config: Callable[..., DistilConfig],
+    instruction_rows: Callable[..., Dataset],
+    encoded_rows: Callable[..., Dataset],
+    encoder: ChatEncoder,
+) -> Callable[..., PatternDistillationTrainer]:
+    """A function that returns a trainer of stage 1 on fresh objects, as a new process has them."""
+
+    def make(output_dir: Path, backbone: Any = None, **given: Any) -> PatternDistillationTrainer:
+        config = distil_config(output_dir, **given)
+        backbone = load_tiny() if backbone is None else backbone
+        agreement = ranking_rows(instruction_rows("rps", 6, seed=1), encoder, ITEMS)
+        return PatternDistillationTrainer(
+            model=new_soft_prompt(backbone, config, backbone.name_or_path),
+            args=config,
+            train_rows={task: encoded_rows(task) for task in config.tasks},
+            validation_rows={task: encoded_rows(task, 6, seed=1) for task in config.tasks},
+            agreement_rows=agreement if "rps" in config.tasks else None,
+            processing_class=encoder.tokenizer,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save_prompt(
+    distil_config: Callable[..., DistilConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A function that saves a soft prompt as stage 1 leaves it, and returns its folder."""
+
+    def make(backbone: Any, **given: Any) -> Path:
+        folder = tmp_path_factory.mktemp("prompt")
+        model = new_soft_prompt(backbone, distil_config(folder, **given), backbone.name_or_path)
+        torch.manual_seed(7)
+        # Prompt tuning ends far away from the words it began with.
+        model.soft_prompt.data += torch.randn_like(model.soft_prompt)
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finetuner(
+    load_tiny: Callable[..., Any],
+    finetune_config: Callable[..., FinetuneConfig],
+    instruction_rows: Callable[..., Dataset],
+    encoded_rows: Callable[..., Dataset],
+    encoder: ChatEncoder,
+) -> Callable[..., RecommendationTrainer]:
+    """A function that returns a trainer of stage 2 on fresh objects, as a new process has them."""
+
+    def make(
+        output_dir: Path, prompt: Path | None, backbone: Any = None, **given: Any
+    ) -> RecommendationTrainer:
+        config = finetune_config(output_dir, **given)
+        backbone = load_tiny() if backbone is None else backbone
+        return RecommendationTrainer(
+            model=with_lora(backbone, config, prompt),
+            args=config,
+            train_rows=encoded_rows("lsr"),
+            validation_rows=encoded_rows("lsr", 6, seed=1),
+            ranking_rows=ranking_rows(instruction_rows("lsr", 6, seed=1), encoder, ITEMS),
+            processing_class=encoder.tokenizer,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stacked(
+    load_tiny: Callable[..., Any],
+    save_prompt: Callable[..., Path],
+    finetune_config: Callable[..., FinetuneConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., DelRecModel]:
+    """A function that returns prompt and LoRA, both away from their start, on a tiny backbone."""
+
+    def make(shape: str = "qwen2", **settings: Any) -> DelRecModel:
+        backbone = load_tiny(shape, **settings)
+        config = finetune_config(tmp_path_factory.mktemp("stacked"))
+        model = with_lora(backbone, config, save_prompt(backbone))
+        generator = torch.Generator().manual_seed(8)
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.data.normal_(0, 0.1, generator=generator)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_artefact(
+    tiny_backbone: Callable[[str], Path],
+    stacked: Callable[..., DelRecModel],
+    tmp_path: Path,
+) -> Callable[..., Path]:
+    """A function that writes `run/backbone` and the artefact `run/model`, and returns the latter."""
+
+    def make(shape: str = "qwen2", titles: dict[str, str] = ITEMS, **facts: Any) -> Path:
+        run = tmp_path / f"run-{shape}"
+        shutil.copytree(tiny_backbone(shape), run / "backbone")
+        model = stacked(shape)
+        folder = run / "model"
+        named = describe_backbone(model.backbone, str(run / "backbone"), folder)
+        model.save_pretrained(folder, base_model_name=named["name"])
+        AutoTokenizer.from_pretrained(run / "backbone").save_pretrained(folder)
+        catalogue = {"item_id": list(titles), "title": list(titles.values())}
+        Dataset.from_dict(catalogue).to_parquet(str(folder / CATALOGUE_FILE))
+        ArtefactConfig(
+            **{
+                "base_model": named,
+                "teacher": {"type": "sasrec"},
+                "domain": DOMAINS["movie"],
+                "history_length": 3,
+                "num_candidates": 4,
+                "scoring": "sum",
+                "data": {"dataset": "tiny"},
+                "distil": {},
+                "finetune": {},
+                "versions": {},
+                **facts,
+            }
+        ).save(folder)
+        return folder
+
+    return make

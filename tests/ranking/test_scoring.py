@@ -1,0 +1,143 @@
+"""All candidates of a prompt in one forward score as each of them does alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from delrec_hf.errors import InputError
+from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking import scoring
+from delrec_hf.ranking.scoring import CandidateScorer, make_batches
+
+SHAPES = ["qwen2", "llama", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt2"]
+PROMPTS = [[7, 300, 12, 45, 9, 88, 120, 31, 6], [15, 16], [200], list(range(20, 60))]
+CANDIDATES = [
+    [[50, 51, 2], [50, 51, 60, 2], [50, 2], [90, 91, 92, 93, 94, 95, 2]],  # shared prefixes
+    [[70], [71], [70, 71]],  # single tokens
+    [[5, 2], [5, 2], [6, 2]],  # the same twice
+    [[9, 8, 7, 2]],  # no company
+]
+
+
+def _naive(
+    model: DelRecModel, prompt: list[int], candidate: list[int], *, soft: bool, kind: str
+) -> float:
+    """Score by log_softmax over one plain forward of the whole row."""
+    ids = torch.tensor([prompt + candidate])
+    forward = model if soft else model.backbone
+    with torch.inference_mode():
+        logits = forward(input_ids=ids).logits[0, -len(candidate) - 1 : -1]
+    found = [
+        float(row.log_softmax(-1)[token]) for row, token in zip(logits, candidate, strict=True)
+    ]
+    return sum(found) / len(found) if kind == "mean" else sum(found)
+
+
+def _scorer(model: DelRecModel, *, soft: bool = True, kind: Any = "sum") -> CandidateScorer:
+    return CandidateScorer(model.backbone, model.soft_prompt.detach() if soft else None, kind)
+
+
+@pytest.mark.parametrize("soft", [True, False], ids=["soft prompt", "no prompt"])
+@pytest.mark.parametrize("kind", ["sum", "mean"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tree_score_equals_naive_score(
+    stacked: Callable[..., DelRecModel], shape: str, kind: str, soft: bool
+) -> None:
+    model = stacked(shape)
+    scorer = _scorer(model, soft=soft, kind=kind)
+    found = scorer.score(PROMPTS, CANDIDATES)
+    for prompt, offered, scores in zip(PROMPTS, CANDIDATES, found, strict=True):
+        expected = [_naive(model, prompt, one, soft=soft, kind=kind) for one in offered]
+        np.testing.assert_allclose(scores, expected, atol=2e-5, rtol=1e-5)
+        separately = scorer.score_separately(prompt, offered)
+        np.testing.assert_allclose(separately, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_both_kinds_of_attention_take_the_tree(
+    stacked: Callable[..., DelRecModel], implementation: str
+) -> None:
+    model = stacked("qwen2", attn_implementation=implementation)
+    scorer = _scorer(model)
+    assert scorer._can_share_the_prompt(100)
+    found = scorer.score(PROMPTS, CANDIDATES)
+    expected = [_naive(model, PROMPTS[0], one, soft=True, kind="sum") for one in CANDIDATES[0]]
+    np.testing.assert_allclose(found[0], expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "longest", "shares"),
+    [
+        ("qwen2", 400, True),
+        ("gpt2", 400, True),
+        ("mistral", 16, True),
+        ("mistral", 17, False),
+        ("gemma2", 16, True),
+        ("gemma2", 17, False),
+        ("gemma3", 400, True),
+    ],
+)
+def test_a_tree_longer_than_a_sliding_window_is_scored_row_by_row(
+    stacked: Callable[..., DelRecModel], shape: str, longest: int, shares: bool
+) -> None:
+    assert _scorer(stacked(shape))._can_share_the_prompt(longest) == shares
+
+
+@pytest.mark.parametrize("shape", ["qwen2", "gemma3", "gpt2"])
+def test_scores_do_not_depend_on_the_company_in_a_batch(
+    stacked: Callable[..., DelRecModel], shape: str
+) -> None:
+    scorer = _scorer(stacked(shape))
+    together = scorer.score_batch(PROMPTS, CANDIDATES)
+    for prompt, offered, scores in zip(PROMPTS, CANDIDATES, together, strict=True):
+        alone = scorer.score_batch([prompt], [offered])[0]
+        np.testing.assert_allclose(scores, alone, atol=1e-5, rtol=0)
+        turned = scorer.score_batch([prompt], [offered[::-1]])[0][::-1]
+        np.testing.assert_allclose(scores, turned, atol=1e-5, rtol=0)
+
+
+def test_many_candidates_are_scored_separately_in_chunks(
+    stacked: Callable[..., DelRecModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = _scorer(stacked())
+    generator = np.random.default_rng(0)
+    offered = [generator.integers(3, 350, 1 + k % 5).tolist() for k in range(30)]
+    whole = scorer.score_separately(PROMPTS[0], offered)
+    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 128)
+    np.testing.assert_allclose(scorer.score_separately(PROMPTS[0], offered), whole, atol=1e-5)
+
+
+def test_batches_hold_every_row_once_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 200)
+    generator = np.random.default_rng(0)
+    prompts = [[1] * int(n) for n in generator.integers(1, 60, 50)]
+    prompts.append([1] * 500)  # one that breaks the budget by itself still has a place
+    candidates = [[[2] * 3, [3] * 2]] * len(prompts)
+    batches = make_batches(prompts, candidates)
+    assert sorted(row for batch in batches for row in batch) == list(range(51))
+    for batch in batches:
+        longest = max(len(prompts[row]) + 5 for row in batch)
+        assert len(batch) == 1 or len(batch) * longest <= 200
+    assert batches == make_batches(prompts, candidates)
+
+
+def test_no_prompts_give_no_scores(stacked: Callable[..., DelRecModel]) -> None:
+    assert _scorer(stacked()).score([], []) == []
+
+
+def test_a_candidate_without_tokens_is_refused(stacked: Callable[..., DelRecModel]) -> None:
+    with pytest.raises(InputError, match="has no tokens"):
+        _scorer(stacked()).score([[5, 6]], [[[1], []]])
+
+
+@pytest.mark.parametrize("soft", [True, False], ids=["soft prompt", "no prompt"])
+def test_scoring_leaves_the_model_as_it_was(
+    stacked: Callable[..., DelRecModel], soft: bool
+) -> None:
+    model = stacked()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    _scorer(model, soft=soft).score(PROMPTS, CANDIDATES)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

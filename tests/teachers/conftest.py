@@ -1,0 +1,104 @@
+"""Small prepared data, made in memory: no file is read."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.teachers.training import TeacherConfig
+
+LISTS = List(Value("int32"))
+SEQUENCES = Features({"user_id": Value("string"), "items": LISTS, "train_end": Value("int32")})
+EXAMPLES = Features(
+    {
+        "user_id": Value("string"),
+        "position": Value("int32"),
+        "history": LISTS,
+        "target": Value("int32"),
+        "candidates": LISTS,
+    }
+)
+
+
+def prepared_from(sequences: dict[str, Sequence[int]], num_items: int) -> PreparedData:
+    """Split leave-one-out; candidates are the target and the two lowest items never met."""
+    rows = [
+        {"user_id": user, "items": list(items), "train_end": len(items) - 2}
+        for user, items in sequences.items()
+    ]
+    examples = {"train": -3, "validation": -2, "test": -1}
+    return PreparedData(
+        items=Dataset.from_dict(
+            {
+                "item_id": [f"i{row}" for row in range(num_items)],
+                "title": [f"Film {row}" for row in range(num_items)],
+            }
+        ),
+        sequences=Dataset.from_list(rows, features=SEQUENCES),
+        examples=DatasetDict(
+            {
+                part: Dataset.from_list(
+                    [_example(user, items, place, num_items) for user, items in sequences.items()],
+                    features=EXAMPLES,
+                )
+                for part, place in examples.items()
+            }
+        ),
+        info={},
+    )
+
+
+def _example(user: str, items: Sequence[int], place: int, num_items: int) -> dict[str, Any]:
+    position = len(items) + place
+    unmet = [row for row in range(num_items) if row not in items]
+    return {
+        "user_id": user,
+        "position": position,
+        "history": list(items[:position]),
+        "target": items[position],
+        "candidates": [unmet[0], items[position], unmet[1]],
+    }
+
+
+@pytest.fixture
+def prepared() -> PreparedData:
+    """Forty users with 5 to 20 of 30 items, in an order with no rule."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(5, 21, size=40)
+    walks = {
+        f"u{user}": generator.permutation(30)[:length].tolist()
+        for user, length in enumerate(lengths)
+    }
+    return prepared_from(walks, 30)
+
+
+@pytest.fixture
+def cycle() -> PreparedData:
+    """Everyone walks around the same ring of 24 items, from different places."""
+    walks = {f"u{user}": [(user + step) % 24 for step in range(8)] for user in range(24)}
+    return prepared_from(walks, 24)
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., TeacherConfig]:
+    """Make settings for a tiny SASRec, in a folder of the test's own."""
+
+    def make(**settings: Any) -> TeacherConfig:
+        small = {
+            "output_dir": str(tmp_path / "checkpoints"),
+            "max_length": 6,
+            "hidden_size": 16,
+            "num_layers": 1,
+            "per_device_train_batch_size": 16,
+            "num_train_epochs": 2,
+            "warmup_steps": 0,
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        return TeacherConfig(**{**small, **settings})
+
+    return make

@@ -1,0 +1,171 @@
+"""A finished model as one object: histories in, ranked items out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from delrec_hf import Recommender
+from delrec_hf.errors import InputError
+from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
+
+Make = Callable[..., Path]
+HISTORY = ["Heat (1995)", "Alien (1979)"]
+
+
+@pytest.fixture
+def recommender(make_artefact: Make) -> Recommender:
+    return Recommender.from_pretrained(make_artefact())
+
+
+def _ids(found: list[Any]) -> list[str]:
+    return [one.item_id for one in found]
+
+
+def test_titles_and_ids_name_the_same_items(recommender: Recommender) -> None:
+    by_title = recommender.recommend(HISTORY, ["Fargo (1996)", "M (1931)"])
+    by_id = recommender.recommend(["i0", "i2"], ["i6", "i7"])
+    assert by_title == by_id
+    assert {one.item_id: one.title for one in by_id} == {"i6": "Fargo (1996)", "i7": "M (1931)"}
+    assert by_id[0].score >= by_id[1].score
+
+
+@pytest.mark.parametrize(
+    ("given", "item_id"),
+    [
+        ("the matrix (1999)", "i4"),
+        ("Matrix, The (1999)", "i4"),
+        ("  MATRIX, THE (1999) ", "i4"),
+        ("a bug's  life (1998)", "i11"),
+        ("Bug's Life, A (1998)", "i11"),
+        ("i7", "i7"),
+    ],
+)
+def test_titles_are_found_however_they_are_written(
+    recommender: Recommender, given: str, item_id: str
+) -> None:
+    assert recommender.item_ids[recommender.find(given)] == item_id
+
+
+def test_an_unknown_title_suggests_the_nearest(recommender: Recommender) -> None:
+    with pytest.raises(InputError) as refused:
+        recommender.recommend(["The Matrx (1999)"])
+    message = str(refused.value)
+    assert '"The Matrx (1999)"' in message
+    assert 'did you mean "The Matrix (1999)"' in message
+    assert "\n" not in message
+    with pytest.raises(InputError, match="give a title or id"):
+        recommender.recommend(HISTORY, ["zzzzzzzzzzzz"])
+
+
+def test_scores_are_log_probabilities_of_the_titles_as_answers(recommender: Recommender) -> None:
+    candidates = ["Fargo (1996)", "M (1931)", "Toy Story (1995)"]
+    found = {one.title: one.score for one in recommender.recommend(HISTORY, candidates)}
+    tokenizer = recommender.encoder.tokenizer
+    prompt = lsr_prompt(DOMAINS["movie"], HISTORY, candidates)
+    head = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    # The tournament draws the order in which the prompt lists its candidates.
+    scores = []
+    import itertools
+
+    for order in itertools.permutations(candidates):
+        head = tokenizer.apply_chat_template(
+            [{"role": "user", "content": lsr_prompt(DOMAINS["movie"], HISTORY, order)}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        ids = tokenizer(head)["input_ids"]
+        by_hand = {}
+        for title in candidates:
+            answer = tokenizer(title)["input_ids"] + [tokenizer.eos_token_id]
+            with torch.inference_mode():
+                logits = recommender.model(input_ids=torch.tensor([ids + answer])).logits[0]
+            rows = logits[-len(answer) - 1 : -1].log_softmax(-1)
+            by_hand[title] = float(rows[range(len(answer)), answer].sum())
+        scores.append(by_hand)
+    assert any(found == pytest.approx(by_hand, abs=1e-3) for by_hand in scores)
+
+
+def test_without_candidates_the_catalogue_is_ranked_but_for_the_history(
+    recommender: Recommender,
+) -> None:
+    found = recommender.recommend(HISTORY, top_k=1000, disable_tqdm=True)
+    assert sorted(_ids(found)) == sorted(set(recommender.item_ids) - {"i0", "i2"})
+
+
+def test_the_whole_catalogue_as_candidates_is_the_catalogue(recommender: Recommender) -> None:
+    others = [title for title in recommender.titles if title not in HISTORY]
+    assert recommender.recommend(HISTORY, others) == recommender.recommend(HISTORY)
+
+
+def test_top_k_cuts_the_list(recommender: Recommender) -> None:
+    everything = recommender.recommend(HISTORY, top_k=100)
+    assert recommender.recommend(HISTORY, top_k=3) == everything[:3]
+    candidates = ["i5", "i6"]
+    assert len(recommender.recommend(HISTORY, candidates, top_k=5)) == 2
+
+
+def test_only_the_last_items_of_a_long_history_are_shown(recommender: Recommender) -> None:
+    candidates = ["i8", "i9", "i10"]
+    long = recommender.recommend(["i3", "i4", "i0", "i1", "i2"], candidates)
+    assert long == recommender.recommend(["i0", "i1", "i2"], candidates)
+    assert long != recommender.recommend(["i1", "i2"], candidates)
+    assert {"i3", "i4"}.isdisjoint(_ids(recommender.recommend(["i3", "i4", "i0", "i1", "i2"])))
+
+
+def test_a_candidate_named_twice_is_ranked_once(recommender: Recommender) -> None:
+    assert len(recommender.recommend(HISTORY, ["i6", "Fargo (1996)", "fargo (1996)", "i7"])) == 2
+
+
+def test_the_history_matters(recommender: Recommender) -> None:
+    candidates = ["i8", "i9"]
+    assert recommender.recommend(["i0"], candidates) != recommender.recommend(["i1"], candidates)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"history": []}, "history is empty"),
+        ({"history": ["i0"], "top_k": 0}, "expected 1 or more"),
+        ({"history": ["i0"], "candidates": []}, "no candidate"),
+        ({"history": [f"i{number}" for number in range(12)]}, "no candidate"),
+    ],
+)
+def test_nothing_to_rank_is_refused(
+    recommender: Recommender, arguments: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        recommender.recommend(**arguments)
+
+
+def test_the_mean_is_used_where_the_artefact_says_so(make_artefact: Make) -> None:
+    folder = make_artefact()
+    by_sum = Recommender.from_pretrained(folder).recommend(HISTORY, ["i6"])[0].score
+    path = folder / "delrec_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "scoring": "mean"}))
+    recommender = Recommender.from_pretrained(folder)
+    by_mean = recommender.recommend(HISTORY, ["i6"])[0].score
+    answer = recommender.encoder.encode_answers(["Fargo (1996)"])[0]
+    assert by_mean == pytest.approx(by_sum / len(answer), rel=1e-5)
+
+
+def test_two_items_that_differ_in_case_alone_are_both_found(make_artefact: Make) -> None:
+    titles = {"a": "Heat", "b": "HEAT", "c": "Alien"}
+    recommender = Recommender.from_pretrained(make_artefact(titles=titles))
+    assert [recommender.item_ids[recommender.find(title)] for title in titles.values()] == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def test_a_missing_catalogue_is_named(make_artefact: Make) -> None:
+    folder = make_artefact()
+    (folder / "catalogue.parquet").unlink()
+    with pytest.raises(InputError, match=r"catalogue\.parquet"):
+        Recommender.from_pretrained(folder)
