@@ -85,6 +85,11 @@ class Recommender:
         """
         folder = artefact_folder(model, revision)
         config = ArtefactConfig.load(folder)
+        if not (folder / CATALOGUE_FILE).is_file():
+            raise InputError(
+                f"{folder} holds no {CATALOGUE_FILE}, which names the items; load the folder or "
+                "repository that `delrec finetune` wrote"
+            )
         catalogue = pq.read_table(folder / CATALOGUE_FILE)
         stacked = DelRecModel.from_pretrained(
             folder,
@@ -204,4 +209,5 @@ class Recommender:
 
 def _loose(title: str) -> str:
     """Return a title as it is compared where it does not match letter by letter."""
-    return " ".join(turn_article(title).casefold().split())
+    # Articles are known by their capital letter.
+    return turn_article(" ".join(title.split()).title()).casefold()

@@ -33,7 +33,7 @@ from delrec_hf.resources import resource
 from delrec_hf.run_record import library_versions
 from delrec_hf.teachers.baselines import Markov, Popularity, Random
 from delrec_hf.teachers.predictions import predict, score_candidates
-from delrec_hf.teachers.training import load_teacher, train_teacher
+from delrec_hf.teachers.training import Teacher, load_teacher, train_teacher
 from delrec_hf.training.common import ranking_rows, score_rows, scorer_of, shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
@@ -286,7 +286,7 @@ def evaluate(run: Run) -> None:
     offered, targets = examples["candidates"][:], examples["target"][:]
     places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
     scores = Scores(np.array(places))
-    simple = {
+    simple: dict[str, Teacher] = {
         "random": Random.fit(prepared, config.seed),
         "popularity": Popularity.fit(prepared),
         "markov": Markov.fit(prepared),

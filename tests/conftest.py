@@ -1,4 +1,4 @@
-"""Tiny backbones of several shapes, instruction rows and trainers over them; all made on the spot."""
+"""Tiny backbones of several shapes, instruction rows and trainers; all made on the spot."""
 
 import shutil
 from collections.abc import Callable
@@ -72,6 +72,9 @@ _SHAPE = {
 _GQA = {**_SHAPE, "num_key_value_heads": 2}
 SHAPES: dict[str, Any] = {
     "qwen2": lambda: Qwen2Config(**_GQA, tie_word_embeddings=True),
+    "qwen2-wide": lambda: Qwen2Config(  # bitsandbytes quantises blocks of 64
+        **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=True
+    ),
     "llama": lambda: LlamaConfig(**_GQA, tie_word_embeddings=False),
     "mistral": lambda: MistralConfig(**_GQA, sliding_window=16),
     "gemma2": lambda: Gemma2Config(
@@ -339,7 +342,7 @@ def make_artefact(
     stacked: Callable[..., DelRecModel],
     tmp_path: Path,
 ) -> Callable[..., Path]:
-    """A function that writes `run/backbone` and the artefact `run/model`, and returns the latter."""
+    """A function that writes `run/backbone` and `run/model`, and returns the latter."""
 
     def make(shape: str = "qwen2", titles: dict[str, str] = ITEMS, **facts: Any) -> Path:
         run = tmp_path / f"run-{shape}"

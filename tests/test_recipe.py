@@ -14,6 +14,12 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+def check(path: Path, flags: list[str]) -> None:
+    recipe = load_recipe(path, flags)
+    for section in recipe.sections:
+        recipe.settings(section)
+
+
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, "output_dir: a\ndata: {path: toy, history_length: 5}\n")
     recipe = load_recipe(path, ["--data.history_length", "7", "--output_dir", "b"])
@@ -54,9 +60,7 @@ def test_mistakes_are_named_with_the_cure(
 ) -> None:
     path = write(tmp_path, f"output_dir: a\n{text}\n" if text else "")
     with pytest.raises(InputError, match=message) as caught:
-        recipe = load_recipe(path, flags)
-        for section in recipe.sections:
-            recipe.settings(section)
+        check(path, flags)
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ def tournament(
     score_groups: Callable[[list[list[int]]], list[FloatArray]],
     seed: int = 0,
 ) -> list[tuple[int, float]]:
-    """Rank items in rounds of groups; the better half of each group goes on.
+    """Rank items in rounds of groups; the best `group_size / 2` of each group go on.
 
     The model has learned to choose out of `group_size` listed candidates, so each round lists so
     many. Where its order does not depend on the company, the first `group_size / 2` places are
@@ -47,7 +47,7 @@ def tournament(
         for group, scores in zip(groups, score_groups(groups), strict=True):
             order = np.argsort(-scores, kind="stable")
             places = [(int(group[place]), float(scores[place])) for place in order]
-            kept = len(places) if count == 1 else -(-len(places) // 2)
+            kept = len(places) if count == 1 else group_size // 2
             on += places[:kept]
             out += places[kept:]
         ranked = sorted(out, key=lambda found: -found[1]) + ranked

@@ -1,7 +1,8 @@
 """Training a teacher, keeping it in a folder, and getting it back."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,6 +21,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils import logging as transformers_logging
 
 from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data.prepared import PreparedData
@@ -39,7 +41,8 @@ logger = get_logger(__name__)
 _SETTINGS = {
     "sasrec": (
         *("max_length", "hidden_size", "num_layers", "num_heads", "dropout", "learning_rate"),
-        *("weight_decay", "per_device_train_batch_size", "num_train_epochs", "patience", "seed"),
+        *("lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size"),
+        *("num_train_epochs", "patience", "seed"),
     ),
     "random": ("seed",),
     "popularity": (),
@@ -60,7 +63,7 @@ class TeacherConfig(TrainingArguments):
     hidden_size: int = field(default=64, metadata={"help": "SASRec: width"})
     num_layers: int = field(default=2, metadata={"help": "SASRec: attention blocks"})
     num_heads: int = field(default=2, metadata={"help": "SASRec: attention heads"})
-    dropout: float = field(default=0.2, metadata={"help": "SASRec: share of values dropped"})
+    dropout: float = field(default=0.3, metadata={"help": "SASRec: share of values dropped"})
     patience: int = field(
         default=5, metadata={"help": "stop after so many epochs without a better validation"}
     )
@@ -82,9 +85,6 @@ class TeacherConfig(TrainingArguments):
     greater_is_better: bool | None = field(default=True, metadata={"help": "its direction"})
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "a resumed run counts its patience on"}
-    )
-    report_to: str | list[str] | None = field(
-        default="none", metadata={"help": "none, trackio, tensorboard, wandb"}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave this off"})
@@ -156,7 +156,8 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
     if state.is_main_process:
         with replace_folder(folder) as aside:
             if model is not None:
-                model.save_pretrained(aside)
+                with _no_file_bars():
+                    model.save_pretrained(aside)
             write_json(aside / "teacher.json", record)
     state.wait_for_everyone()
 
@@ -186,7 +187,8 @@ def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
         return Popularity.fit(prepared)
     if record["type"] == "markov":
         return Markov.fit(prepared)
-    model = SASRecModel.from_pretrained(folder)
+    with _no_file_bars():
+        model = SASRecModel.from_pretrained(folder)
     teacher: Teacher = model.to("cuda" if torch.cuda.is_available() else "cpu")
     return teacher
 
@@ -231,6 +233,13 @@ class _Bar(ProgressCallback):
 
 
 def _train_sasrec(prepared: PreparedData, config: TeacherConfig) -> Trainer:
+    windows = TrainingWindows(prepared, config.max_length)
+    validation = ValidationHistories(prepared, config.max_length)
+    if not len(windows) or not len(validation):
+        raise InputError(
+            f"the data holds {len(windows)} training windows and {len(validation)} validation "
+            "items; a SASRec needs both: use longer sequences or another data.split"
+        )
     set_seed(config.seed)
     model = SASRecModel(
         SASRecConfig(
@@ -245,8 +254,8 @@ def _train_sasrec(prepared: PreparedData, config: TeacherConfig) -> Trainer:
     trainer = TeacherTrainer(
         model=model,
         args=config,
-        train_dataset=TrainingWindows(prepared, config.max_length),
-        eval_dataset=ValidationHistories(prepared, config.max_length),
+        train_dataset=windows,
+        eval_dataset=validation,
         data_collator=_as_it_is,
         compute_metrics=_ndcg,
         callbacks=[EarlyStoppingCallback(config.patience), _Report()],
@@ -255,8 +264,21 @@ def _train_sasrec(prepared: PreparedData, config: TeacherConfig) -> Trainer:
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar())
     print_ = fingerprint({**config.settings(), "data": _sequences_print(prepared)})
-    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, print_))
+    with _no_file_bars():
+        trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, print_))
     return trainer
+
+
+@contextmanager
+def _no_file_bars() -> Iterator[None]:
+    """Hide the bar that transformers shows for each file; a teacher is one small file."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -85,6 +85,7 @@ class ChatMaker:
         turns: Questions per chat about one pair of lists.
         rule_weights: How often a rule's first and second relation is drawn, per relation.
         seed: Decides every chat.
+        sentence_share: Share of the chats that ask about single items, without lists.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class ChatMaker:
         turns: int,
         rule_weights: dict[str, tuple[float, float]],
         seed: int,
+        sentence_share: float = 0.05,
     ) -> None:
         self.facts, self.domain, self.turns = facts, domain, turns
         self.history_range, self.candidate_range = history, candidates
@@ -103,14 +105,15 @@ class ChatMaker:
         weights = np.array([rule_weights[name] for name in self.relations], dtype=float)
         self.first, self.second = (weights / weights.sum(axis=0)).T
         self.random = np.random.default_rng(seed)
+        self.sentence_share = sentence_share
 
     def __iter__(self) -> Iterator[Chat]:
         while True:
             kind = self.random.random()
-            if kind < 0.05 and self.facts.sentences:
+            if kind < self.sentence_share and self.facts.sentences:
                 chosen = self.random.integers(len(self.facts.sentences), size=2 * self.turns)
                 yield Chat("", [self.facts.sentences[int(k)] for k in chosen])
-            elif kind < 0.25:
+            elif kind < self.sentence_share + 0.2:
                 yield self._masked_chat()
             else:
                 yield self._list_chat()

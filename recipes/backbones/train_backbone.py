@@ -6,7 +6,6 @@ It stands in for a pretrained model where none can be had. It never sees a user'
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -20,6 +19,8 @@ from skills import Chat, ChatMaker, Facts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -76,6 +77,7 @@ def chat_maker(known: Facts, settings: dict[str, Any]) -> ChatMaker:
         turns=settings["turns"],
         rule_weights=settings["rule_weights"],
         seed=settings["seed"],
+        sentence_share=settings.get("sentence_share", 0.05),
     )
 
 
@@ -220,15 +222,24 @@ def new_optimizers(
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save the weights in bfloat16: half the size, and no choice changes."""
+    """Save the weights in bfloat16: half the size, and no choice changes.
+
+    They are saved in Llama's form, which computes the same: `AutoTokenizer` replaces the tokenizer
+    of any model that calls itself qwen2 by Qwen's own splitting of words.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
-    plain = Qwen2ForCausalLM(model.config).to(torch.bfloat16)
-    plain.load_state_dict(weights)
+    given = model.config.to_dict()
+    shared = {name: given[name] for name in LlamaConfig().to_dict().keys() & given.keys()}
+    shared |= {"model_type": "llama", "architectures": None, "attention_bias": True}
+    plain = LlamaForCausalLM(LlamaConfig(**shared)).to(torch.bfloat16)
+    for layer in plain.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.bias)  # Qwen2 has none
+    missing = plain.load_state_dict(model.state_dict(), strict=False).missing_keys
+    if not all(name.endswith("o_proj.bias") for name in missing):
+        raise RuntimeError(f"these weights were not saved: {missing}")
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    print(f"saved {config['model_type']} to {folder}", flush=True)
+    print(f"saved to {folder}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The reference systems against counts made by hand."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def test_popularity_counts_training_items_alone(prepared: PreparedData) -> None:
 
 def test_markov_orders_by_transitions_then_popularity(prepared: PreparedData) -> None:
     parts = training_parts(prepared)
-    follows = Counter(pair for part in parts for pair in zip(part, part[1:], strict=False))
+    follows = Counter(pair for part in parts for pair in pairwise(part))
     counts = Counter(item for part in parts for item in part)
     markov = Markov.fit(prepared)
     for last in range(30):

@@ -1,0 +1,280 @@
+"""What a teacher learns from, how it is kept, and how it goes on after a kill."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.numpy import load_file
+from transformers import TrainerCallback
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.errors import InputError
+from delrec_hf.teachers import training
+from delrec_hf.teachers.histories import Histories
+from delrec_hf.teachers.predictions import predict
+from delrec_hf.teachers.sasrec import SASRecModel
+from delrec_hf.teachers.training import TeacherConfig, load_teacher, train_teacher
+from delrec_hf.teachers.windows import TrainingWindows
+
+Configure = Callable[..., TeacherConfig]
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path, atol: float = 0.0) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("max_length", [1, 3, 6, 50])
+def test_every_training_item_but_the_first_is_a_label_once(
+    prepared: PreparedData, max_length: int
+) -> None:
+    windows = TrainingWindows(prepared, max_length)
+    batch = windows.__getitems__(list(range(len(windows))))
+    assert batch["input_ids"].shape[1] <= max_length
+    found: list[tuple[int, int]] = []
+    for ids, labels in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        real = [(i - 1, label) for i, label in zip(ids, labels, strict=True) if i]
+        assert [label for i, label in zip(ids, labels, strict=True) if not i] == (
+            [-100] * (len(ids) - len(real))
+        )
+        assert [label for _, label in real[:-1]] == [item for item, _ in real[1:]]
+        found += real
+    parts = [row["items"][: row["train_end"]] for row in prepared.sequences]
+    expected = [pair for part in parts for pair in zip(part, part[1:], strict=False)]
+    assert sorted(found) == sorted(expected)
+
+
+def test_no_validation_or_test_item_is_ever_in_a_training_batch(
+    prepared: PreparedData, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Held-out items become items that no training part has, so that any leak shows.
+    rows = [
+        {**row, "items": [*row["items"][: row["train_end"]], 30 + 2 * number, 31 + 2 * number]}
+        for number, row in enumerate(prepared.sequences)
+    ]
+    examples = prepared.examples["validation"].map(
+        lambda row, number: {"target": 30 + 2 * number}, with_indices=True
+    )
+    leaky = dataclasses.replace(
+        prepared,
+        items=Dataset.from_dict({"item_id": [f"i{row}" for row in range(30 + 2 * len(rows))]}),
+        sequences=Dataset.from_list(rows, features=prepared.sequences.features),
+        examples={"validation": examples},
+    )
+    seen: set[int] = set()
+    forward = SASRecModel.forward
+
+    def watched(self, input_ids, labels=None, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        if self.training:
+            seen.update((input_ids[input_ids > 0] - 1).tolist())
+            seen.update(labels[labels >= 0].tolist())
+        return forward(self, input_ids, labels, num_items_in_batch)
+
+    monkeypatch.setattr(SASRecModel, "forward", watched)
+    train_teacher(leaky, configure(), tmp_path / "teacher")
+    assert seen == {item for row in prepared.sequences for item in row["items"][: row["train_end"]]}
+
+
+def test_a_cycle_is_learned_to_the_last_item(
+    cycle: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(num_train_epochs=80, learning_rate=1e-2, patience=80, dropout=0.1)
+    train_teacher(cycle, config, tmp_path / "teacher")
+    teacher = load_teacher(tmp_path / "teacher", cycle)
+    for part in ("validation", "test"):
+        first = predict(teacher, cycle, cycle.examples[part], 1)["items"][:]
+        assert first == [[target] for target in cycle.examples[part]["target"]]
+
+
+def test_the_validation_metric_is_ndcg_over_the_unseen_catalogue(
+    prepared: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(per_device_eval_batch_size=7)
+    train_teacher(prepared, config, tmp_path / "teacher")
+    examples = prepared.examples["validation"]
+    found = predict(load_teacher(tmp_path / "teacher", prepared), prepared, examples, 10)
+    gains = [
+        1 / np.log2(items.index(target) + 2) if target in items else 0.0
+        for items, target in zip(found["items"], examples["target"], strict=True)
+    ]
+    record = json.loads((tmp_path / "teacher" / "teacher.json").read_text())
+    assert record["validation"]["ndcg@10"] == pytest.approx(np.mean(gains), abs=1e-6)
+
+
+def test_scores_that_are_all_the_same_are_no_success(prepared: PreparedData) -> None:
+    trainer = training.TeacherTrainer.__new__(training.TeacherTrainer)
+    trainer._prepare_inputs = lambda inputs: inputs
+    for value in (0.0, float("nan")):
+        model = lambda input_ids, value=value: training.SASRecModel.forward.__annotations__ and (
+            _Scores(torch.full((len(input_ids), 5), value))
+        )
+        inputs = {
+            "input_ids": torch.tensor([[1]]),
+            "seen": torch.tensor([[1]]),
+            "labels": torch.tensor([3]),
+        }
+        assert trainer.prediction_step(model, inputs, False)[1].item() >= 3
+
+
+@dataclasses.dataclass
+class _Scores:
+    scores: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "popularity", "markov", "random"])
+def test_a_loaded_teacher_scores_as_the_trained_one(
+    prepared: PreparedData, configure: Configure, tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / "teacher"
+    train_teacher(prepared, configure(type=kind, seed=7), folder)
+    row = prepared.examples["test"][0]
+    before = Histories.of(prepared).before([row["user_id"]], np.array([row["position"]]))
+    ask = ([row["user_id"]], np.array([row["position"]]), before)
+    first, second = (load_teacher(folder, prepared).score(*ask) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (1, 30)
+    assert first.dtype == np.float64
+    record = json.loads((folder / "teacher.json").read_text())
+    assert record["type"] == kind
+    assert str(tmp_path) not in (folder / "teacher.json").read_text()
+
+
+def test_two_trainings_with_one_seed_are_the_same(
+    prepared: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        train_teacher(prepared, configure(output_dir=str(tmp_path / f"{name}-run")), tmp_path / name)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+class _Kill(TrainerCallback):
+    def on_epoch_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        if state.epoch >= 2:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_training_continues_to_the_same_weights(
+    prepared: PreparedData, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"num_train_epochs": 4, "dropout": 0.2, "patience": 4}
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    train_teacher(prepared, configure(output_dir=str(tmp_path / "a"), **settings), straight)
+    config = configure(output_dir=str(tmp_path / "b"), **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Report", _Kill)
+        with pytest.raises(KeyboardInterrupt):
+            train_teacher(prepared, config, resumed)
+    assert not resumed.exists()
+    assert list((tmp_path / "b").glob("checkpoint-*"))
+    train_teacher(prepared, config, resumed)
+    assert_same_weights(straight, resumed)
+
+
+def test_checkpoints_of_other_settings_are_not_continued(
+    prepared: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    train_teacher(prepared, configure(hidden_size=8), tmp_path / "narrow")
+    train_teacher(prepared, configure(), tmp_path / "wide")
+    train_teacher(prepared, configure(output_dir=str(tmp_path / "new")), tmp_path / "fresh")
+    assert_same_weights(tmp_path / "wide", tmp_path / "fresh")
+
+
+def test_the_folder_holds_config_weights_and_record_alone(
+    prepared: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    train_teacher(prepared, configure(), tmp_path / "teacher")
+    names = sorted(path.name for path in (tmp_path / "teacher").iterdir())
+    assert names == ["config.json", "model.safetensors", "teacher.json"]
+
+
+def test_training_says_nothing_on_stdout(
+    prepared: PreparedData, configure: Configure, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_teacher(prepared, configure(), tmp_path / "teacher")
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "pin" not in printed.err
+    assert "Writing model shards" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_size": 10, "num_heads": 4}, "hidden_size 10 is not a multiple"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"top_h": 0}, "top_h is 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(
+    configure: Configure, settings: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        configure(**settings)
+
+
+def test_a_folder_without_a_teacher_is_refused(prepared: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no teacher\.json"):
+        load_teacher(tmp_path, prepared)
+
+
+def test_a_teacher_of_another_catalogue_is_refused(
+    prepared: PreparedData, cycle: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    train_teacher(prepared, configure(type="popularity"), tmp_path / "teacher")
+    with pytest.raises(InputError, match="another catalogue"):
+        load_teacher(tmp_path / "teacher", cycle)
+
+
+def test_too_little_data_is_named(configure: Configure, tmp_path: Path) -> None:
+    rows = {"user_id": ["a"], "items": [[0, 1, 2]], "train_end": [1]}
+    ask = {"user_id": ["a"], "position": [1], "target": [1]}
+    prepared = PreparedData(
+        items=Dataset.from_dict({"item_id": list("abc")}),
+        sequences=Dataset.from_dict(rows),
+        examples={"validation": Dataset.from_dict(ask)},
+        info={},
+    )
+    with pytest.raises(InputError, match="0 training windows"):
+        train_teacher(prepared, configure(), tmp_path / "teacher")
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_validate_as_one(prepared: PreparedData, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    prepared.items.save_to_disk(str(data / "items"))
+    prepared.sequences.save_to_disk(str(data / "sequences"))
+    prepared.examples.save_to_disk(str(data / "examples"))
+    (data / "info.json").write_text("{}")
+    records = {}
+    for processes, batch_size in ((1, 16), (2, 8)):
+        folder = tmp_path / f"{processes}"
+        folder.mkdir()
+        _launch(processes, [str(folder), str(data), str(batch_size)])
+        assert json.loads((folder / "processes.json").read_text()) == processes
+        records[processes] = json.loads((folder / "teacher" / "teacher.json").read_text())
+    assert records[2]["validation"] == pytest.approx(records[1]["validation"], abs=1e-9)
+    assert_same_weights(tmp_path / "1" / "teacher", tmp_path / "2" / "teacher", atol=1e-5)
+
+
+def _launch(processes: int, arguments: list[str]) -> None:
+    script = str(Path(__file__).with_name("two_processes.py"))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *launcher, "--master_port", "0", script, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
