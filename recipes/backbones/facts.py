@@ -29,7 +29,7 @@ _NAMED = re.compile(r"(?P<body>.*?) \((?P<year>\d{4})\)")
 _ARTICLE = re.compile(r"^(the|an|a|les|le|la|il|das|der|die|el)\s+")
 _PART = re.compile(r"(?i)\s+(part\s+)?([2-9]|ii|iii|iv|v|vi|vii|viii|ix)$")
 _SERIES = re.compile(
-    r"\b[Tt]he ((?:[A-Z][\w.'’&-]*\s){1,3})(?:(?:film|horror|slasher)\s)*"
+    r"\b[Tt]he ((?:[A-Z][\w.'&-]*\s){1,3})(?:(?:film|horror|slasher)\s)*"
     r"(?:series|franchise|trilogy|saga)\b"
 )
 
@@ -73,7 +73,7 @@ def movie_facts(data: Path) -> Facts:
     Args:
         data: Folder with the folders `ml-100k` and `wikipedia-movies`.
     """
-    # The items are read as `delrec prepare` reads them, so that the titles are those of the prompts.
+    # Read as `delrec prepare` reads them, so that the titles are those of the prompts.
     config = DataConfig(path=str(data / "ml-100k"))
     items = read_interactions(config)[1]
     titles = readable_titles(items["title"][:], config.max_title_characters)

@@ -107,9 +107,9 @@ def test_both_stages_run_on_a_quantised_backbone_and_reload_with_the_same_logits
     backbone = load_tiny("qwen2-wide", **quantised)
     backbone.load_adapter(str(tmp_path / "model"))
     again = DelRecModel.with_prompt(backbone, tmp_path / "model" / "prompt").eval()
-    for name, value in again.named_parameters():
-        own = dict(stage2.model.named_parameters())[name]
-        print(name, value.dtype, own.dtype, torch.equal(value.float(), own.float()))
+    for name, parameter in stage2.model.named_parameters():
+        if ".lora_" in name:  # TRL trains it in bfloat16 here; loaded, it computes in float32
+            parameter.data = parameter.data.float()
     with torch.inference_mode():
         expected = stage2.model.eval()(input_ids=IDS).logits
         torch.testing.assert_close(again(input_ids=IDS).logits, expected, atol=1e-5, rtol=0)

@@ -73,6 +73,13 @@ def test_packed_rows_are_refused_with_the_reason(stacked: Stacked) -> None:
         stacked()(input_ids=IDS, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
 
 
+def test_a_cache_that_holds_the_prompt_already_is_refused(stacked: Stacked) -> None:
+    model = stacked()
+    cache = model(input_ids=IDS, use_cache=True).past_key_values
+    with pytest.raises(InputError, match="read twice"):
+        model(input_ids=IDS[:, :1], past_key_values=cache)
+
+
 @pytest.mark.parametrize("shape", ["qwen2", "gemma2", "gpt2"])
 def test_generation_from_a_left_padded_batch_equals_one_by_one(
     stacked: Stacked, shape: str

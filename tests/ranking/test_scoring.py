@@ -124,6 +124,21 @@ def test_batches_hold_every_row_once_within_the_budget(monkeypatch: pytest.Monke
     assert batches == make_batches(prompts, candidates)
 
 
+def test_two_processes_score_what_one_does_to_the_last_bit(
+    stacked: Callable[..., DelRecModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 60)
+    scorer = _scorer(stacked())
+    prompts, candidates = PROMPTS * 3, CANDIDATES * 3
+    whole = scorer.score(prompts, candidates)
+    batches = make_batches(prompts, candidates)
+    assert 2 < len(batches) < len(prompts)
+    for process in range(2):
+        for rows in batches[process::2]:
+            own = scorer.score_batch([prompts[r] for r in rows], [candidates[r] for r in rows])
+            assert all(np.array_equal(whole[r], found) for r, found in zip(rows, own, strict=True))
+
+
 def test_no_prompts_give_no_scores(stacked: Callable[..., DelRecModel]) -> None:
     assert _scorer(stacked()).score([], []) == []
 

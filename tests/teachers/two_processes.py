@@ -1,4 +1,4 @@
-"""Started twice by `accelerate launch`: train the same teacher and write down how it went."""
+"""Started by a test as one process or as two: train the same teacher, say how many took part."""
 
 import json
 import sys
@@ -9,20 +9,25 @@ from accelerate import PartialState
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.teachers.training import TeacherConfig, train_teacher
 
-folder, data, batch_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-config = TeacherConfig(
-    output_dir=str(folder / "checkpoints"),
-    max_length=6,
-    hidden_size=16,
-    num_layers=1,
-    dropout=0.0,
-    num_train_epochs=2,
-    per_device_train_batch_size=batch_size,
-    per_device_eval_batch_size=16,
-    use_cpu=True,
-    disable_tqdm=True,
-)
-train_teacher(PreparedData.load(data), config, folder / "teacher")
-state = PartialState()
-if state.is_main_process:
-    (folder / "processes.json").write_text(json.dumps(state.num_processes))
+
+def main(folder: Path, data: Path, batch_size: int) -> None:
+    config = TeacherConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_length=6,
+        hidden_size=16,
+        num_layers=1,
+        dropout=0.0,
+        num_train_epochs=2,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=16,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    train_teacher(PreparedData.load(data), config, folder / "teacher")
+    state = PartialState()
+    if state.is_main_process:
+        (folder / "processes.json").write_text(json.dumps(state.num_processes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,57 @@
+"""Every recipe that ships can be run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from delrec_hf.recipe import SECTIONS, load_recipe
+from delrec_hf.resources import resource
+from delrec_hf.stages import Run
+
+FOLDER = resource("recipes")
+RECIPES = sorted(
+    path
+    for path in FOLDER.rglob("*.yaml")
+    if path.parent.name not in ("accelerate_configs", "backbones")
+)
+
+
+def test_there_are_recipes() -> None:
+    names = {path.relative_to(FOLDER).as_posix() for path in RECIPES}
+    assert names >= {"toy/quickstart.yaml", "ml-100k/small.yaml", "ml-100k/qwen3-0.6b.yaml"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_section_of_a_shipped_recipe_is_valid(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert set(recipe.sections) == set(SECTIONS)
+    for section in ("data", "backbone", "evaluate"):
+        recipe.settings(section)
+    for section in ("teacher", "distil", "finetune"):
+        Run(recipe).trainer_settings(section, section)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_recipe_names_a_place_of_one_machine(path: Path) -> None:
+    for section in yaml.safe_load(path.read_text(encoding="utf-8")).values():
+        values = section.values() if isinstance(section, dict) else [section]
+        assert not [one for one in values if isinstance(one, str) and one.startswith(("/", "~"))]
+
+
+def test_movielens_recipes_carry_the_terms_of_the_data() -> None:
+    for path in (FOLDER / "ml-100k").glob("*.yaml"):
+        terms = load_recipe(path).settings("data").terms
+        assert "research use only" in terms
+        assert "Harper and Konstan (2015)" in terms
+
+
+def test_the_qwen_recipe_has_the_papers_settings() -> None:
+    recipe = load_recipe(FOLDER / "ml-100k" / "qwen3-0.6b.yaml")
+    distil = Run(recipe).trainer_settings("distil", "distil")
+    finetune = Run(recipe).trainer_settings("finetune", "finetune")
+    assert (distil.learning_rate, distil.weight_decay) == (5e-3, 1e-5)
+    assert (finetune.learning_rate, finetune.weight_decay) == (1e-4, 1e-6)
+    assert "lion" in distil.optim
+    assert "lion" in finetune.optim
+    assert distil.num_virtual_tokens == 80
