@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 THREADS ?= 2
 export OMP_NUM_THREADS := $(THREADS)
 export TOKENIZERS_PARALLELISM := false
+# Waiting threads sleep: where other work takes a core, spinning ones stop all progress.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help quickstart test test-fast test-slow lint types wheel clean
 

@@ -50,6 +50,9 @@ class DistilConfig(SFTConfig):
     metric_for_best_model: str | None = field(
         default=None, metadata={"help": "validation metric that chooses the checkpoint"}
     )
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "recompute activations: less memory, a third more time"}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best one"})
     eval_strategy: str = field(default="epoch", metadata={"help": "when to validate"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to save"})

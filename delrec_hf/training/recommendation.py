@@ -35,6 +35,9 @@ class FinetuneConfig(SFTConfig):
     metric_for_best_model: str | None = field(
         default="loss", metadata={"help": "validation metric that chooses the checkpoint"}
     )
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "recompute activations: less memory, a third more time"}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best one"})
     eval_strategy: str = field(default="epoch", metadata={"help": "when to validate"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to save"})
@@ -119,6 +122,11 @@ class RecommendationTrainer(SFTTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        # SFTTrainer casts what trains on a quantised backbone to bfloat16; a saved adapter loads in
+        # float32 and would give other logits than the model that was validated.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         self._ranking_rows = ranking_rows
 
     def evaluate(
