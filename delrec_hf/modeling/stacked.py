@@ -6,8 +6,8 @@ combination that PEFT, transformers' Trainer and TRL's SFTTrainer all carry.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,12 @@ class DelRecModel(PeftModelForCausalLM):
     Args:
         backbone: A causal language model, with or without a native LoRA adapter.
         prompt_config: The soft prompt.
+
+    Attributes:
+        artefact: The folder that it was loaded from, if it was.
     """
+
+    artefact: Path | None = None
 
     def __init__(
         self, backbone: PreTrainedModel, prompt_config: PromptTuningConfig, **kwargs: Any
@@ -109,6 +114,7 @@ class DelRecModel(PeftModelForCausalLM):
         backbone.load_adapter(str(folder))
         stacked = cls.with_prompt(backbone, folder / PROMPT_FOLDER)
         stacked.train_only("nothing")
+        stacked.artefact = folder
         return stacked.eval()
 
     @classmethod
@@ -256,30 +262,31 @@ class DelRecModel(PeftModelForCausalLM):
             for name, parameter in own.items():
                 parameter.copy_(given[name])
 
+    def push_to_hub(self, repo_id: str, *, private: bool = False, dry_run: bool = False) -> None:
+        """Send this model to the Hub: its artefact, with the adapters as they are now.
+
+        Args:
+            repo_id: OWNER/NAME on the Hub.
+            private: Make a new repository private.
+            dry_run: Print the card and the files, send nothing.
+
+        Raises:
+            InputError: If the model was not loaded from an artefact, or cannot be sent.
+        """
+        from delrec_hf.hub.push import push  # the one import upwards, because users look here
+
+        if self.artefact is None:
+            raise InputError(
+                "this model has no artefact to send; load it with DelRecModel.from_pretrained"
+            )
+        name = ArtefactConfig.load(self.artefact).base_model["name"]
+        with tempfile.TemporaryDirectory() as aside:
+            shutil.copytree(self.artefact, aside, dirs_exist_ok=True)
+            self.save_pretrained(aside, base_model_name=name)
+            push(aside, repo_id, private=private, dry_run=dry_run)
+
     def create_or_update_model_card(self, *_: Any, **__: Any) -> None:
         """Write no card: PEFT's knows nothing of the soft prompt; delrec_hf.hub writes ours."""
-
-    @contextmanager
-    def adapters_off(self) -> Iterator[PreTrainedModel]:
-        """Yield the backbone with LoRA switched off."""
-        if self.has_lora:
-            self.backbone.disable_adapters()
-        try:
-            yield self.backbone
-        finally:
-            if self.has_lora:
-                self.backbone.enable_adapters()
-
-    def _behind_prompt(
-        self, embeds: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the soft prompt in front of embeddings and mask, before any padding."""
-        rows, length = embeds.shape[:2]
-        if attention_mask is None:
-            attention_mask = embeds.new_ones(rows, length, dtype=torch.long)
-        prompt = self.soft_prompt.to(embeds.dtype).expand(rows, -1, -1)
-        seen = attention_mask.new_ones(rows, prompt.shape[1])
-        return torch.cat([prompt, embeds], dim=1), torch.cat([seen, attention_mask], dim=1)
 
     def _save_prompt(self, folder: Path, base_model_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,95 @@
+"""Every command and snippet of the README does what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FEW_STEPS = (
+    "--distil.max_steps 4 --distil.eval_steps 2 --distil.save_steps 2 --finetune.max_steps 4 "
+    "--finetune.num_train_epochs 1 --data.train_prefixes 1 --teacher.num_train_epochs 1 "
+    "--evaluate.max_users 20 --distil.max_validation_users 20 --finetune.max_validation_users 20"
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(start: str) -> list[str]:
+    lines = [
+        line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()
+    ]
+    return [line for line in lines if line.startswith(start)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a checkout, with a short quickstart done."""
+    place = tmp_path_factory.mktemp("readme")
+    for name in ("recipes", "constraints.txt"):
+        (place / name).symlink_to(ROOT / name)
+    run(f"delrec quickstart {FEW_STEPS}", place)
+    return place
+
+
+def run(command: str, folder: Path) -> str:
+    scripts = Path(sys.executable).parent
+    done = subprocess.run(
+        ["bash", "-ec", command],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_two_make_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert [c.split()[1] for c in commands("make ")] == ["quickstart", "test"]
+    assert {"quickstart", "test"} <= set(targets)
+
+
+@pytest.mark.slow
+def test_snippets_run(folder: Path) -> None:
+    for snippet in blocks("python"):
+        run(f"python - <<'END'\n{snippet}\nEND", folder)
+
+
+@pytest.mark.slow
+def test_commands_on_a_finished_model_run(folder: Path) -> None:
+    used = [c for c in commands("delrec ") if "runs/quickstart/model" in c]
+    assert {c.split()[1] for c in used} == {"recommend", "export", "push"}
+    for command in used:
+        run(command, folder)
+
+
+@pytest.mark.slow
+def test_the_recipe_of_ones_own_runs_alone_and_launched(folder: Path) -> None:
+    from delrec_hf.data.toy_world import toy_world
+
+    world = toy_world()
+    mine = folder / "data" / "mine"
+    mine.mkdir(parents=True)
+    users = [f"u{number}" for number in range(1, 61)]
+    seen = world.interactions["user_id"].isin(users)
+    world.interactions[seen].to_csv(mine / "interactions.csv", index=False)
+    world.items.to_csv(mine / "items.csv", index=False)
+    # No Hub here: the recipe's backbone is replaced by the toy one.
+    recipe = blocks("yaml")[0].replace("Qwen/Qwen3-0.6B", "toy")
+    (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
+    flags = f"{FEW_STEPS} --data.num_candidates 10 --distil.num_virtual_tokens 4"
+    (alone,) = commands("delrec run")
+    run(f"{alone} {flags}", folder)
+    # No GPUs here either: two CPU processes in their place.
+    (launched,) = commands("accelerate launch")
+    run(f"{launched.replace('ddp.yaml', 'cpu.yaml')} {flags}", folder)
+    assert (folder / "runs" / "mine" / "results.json").is_file()
