@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
@@ -35,11 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad input, after one line on stderr. A fault raises (exit code 1).
     """
-    parser = _parser()
-    known, rest = parser.parse_known_args(arguments)
-    configure(known.log_level)
-    quiet_libraries()
     try:
+        known, rest = _parser().parse_known_args(arguments)
+        configure(known.log_level)
+        quiet_libraries()
         if rest and not known.takes_recipe_flags:
             raise InputError(
                 f"`{rest[0]}` is not an option of `delrec {known.command}`; see --help"
@@ -54,8 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other mistake's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="delrec",
         description="DELRec: distil a sequential recommender into a language model, and rank.",
         allow_abbrev=False,
@@ -89,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_recipe_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     quickstart = _add(
         commands, "quickstart", "run the whole chain on the toy world, offline", _quickstart
     )

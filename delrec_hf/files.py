@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from delrec_hf.errors import InputError
+
 
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` beside `path`, then rename it into place."""
@@ -26,8 +28,17 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        InputError: If something else than this toolkit wrote it, or wrote half of it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}); restore it, or remove it and run again"
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
@@ -17,6 +17,16 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
+class _BesideBars(logging.StreamHandler[TextIO]):
+    """Writes a line above the progress bars on the terminal, not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
 def configure(level: str = "info") -> None:
     """Send delrec_hf's log to stderr; only the command line calls this.
 
@@ -24,12 +34,11 @@ def configure(level: str = "info") -> None:
     """
     if level not in _LEVELS:
         raise ValueError(f"log level `{level}` is unknown; expected one of {', '.join(_LEVELS)}")
-    is_main = os.environ.get("RANK", "0") == "0"
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _BesideBars(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger("delrec_hf")
     root.handlers = [handler]
-    root.setLevel(level.upper() if is_main else "WARNING")
+    root.setLevel(level.upper() if _is_main() else "WARNING")
     root.propagate = False
 
 
@@ -38,6 +47,11 @@ def quiet_libraries() -> None:
     # What a user can do nothing about: a missing kernel for 4-bit weights, and warnings that
     # transformers, PEFT and TRL address to each other.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # A bar appears when its work takes longer than a second, and only where somebody looks: the
+    # libraries would show dozens for what is over at once. tqdm reads this when it is imported.
+    os.environ.setdefault("TQDM_DELAY", "1")
+    if not (_is_main() and sys.stderr.isatty()):
+        os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DISABLE_WEIGHTS_LOADING_PROGRESS_BAR", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -50,8 +64,12 @@ def progress(
     total: int | None = None,
     disable_tqdm: bool = False,
 ) -> Iterator[T]:
-    """Iterate with a progress bar on the main process, unless it is switched off."""
+    """Iterate with a progress bar on the main process's terminal, unless it is switched off."""
     from tqdm.auto import tqdm
 
-    is_main = os.environ.get("RANK", "0") == "0"
-    yield from tqdm(items, desc=desc, total=total, disable=disable_tqdm or not is_main)
+    hidden = disable_tqdm or not _is_main()
+    yield from tqdm(items, desc=desc, total=total, disable=hidden or None)  # None: if no terminal
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"

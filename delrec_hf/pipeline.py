@@ -26,7 +26,8 @@ class Stage:
     """One step of the pipeline.
 
     Attributes:
-        name: What the command line calls it.
+        name: Its name in records and logs.
+        command: What the command line calls it.
         sections: Sections of the recipe whose keys change its outcome.
         after: Stages whose output it reads.
         writes: What it leaves in the run's folder.
@@ -34,6 +35,7 @@ class Stage:
     """
 
     name: str
+    command: str
     sections: tuple[str, ...]
     after: tuple[str, ...]
     writes: tuple[str, ...]
@@ -41,11 +43,19 @@ class Stage:
 
 
 STAGES = (
-    Stage("prepare", ("data",), (), ("data",), prepare),
-    Stage("teach", ("teacher",), ("prepare",), ("teacher",), teach),
-    Stage("distil", ("backbone", "distil"), ("prepare", "teach"), ("distil",), distil),
-    Stage("finetune", ("backbone", "finetune"), ("prepare", "distil"), ("model",), finetune),
+    Stage("prepare", "prepare", ("data",), (), ("data",), prepare),
+    Stage("teach", "teach", ("teacher",), ("prepare",), ("teacher",), teach),
+    Stage("distil", "distill", ("backbone", "distil"), ("prepare", "teach"), ("distil",), distil),
     Stage(
+        "finetune",
+        "finetune",
+        ("backbone", "finetune"),
+        ("prepare", "distil"),
+        ("model",),
+        finetune,
+    ),
+    Stage(
+        "evaluate",
         "evaluate",
         ("backbone", "evaluate"),
         ("prepare", "teach", "distil", "finetune"),
@@ -68,7 +78,10 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     import torch
 
     state = PartialState(cpu=not torch.accelerator.is_available())
+    if state.num_processes > 1:
+        logger.info("%d processes share the work", state.num_processes)
     _check_sections(recipe)
+    _check_folder(recipe.output_dir)
     record = RunRecord(recipe.output_dir)
     prints: dict[str, str] = {}
     for stage in STAGES:
@@ -81,8 +94,8 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
             if only in _readers(stage.name) and not done:
                 raise InputError(
                     f"stage `{only}` reads what `{stage.name}` writes, and {recipe.output_dir} "
-                    f"holds no finished `{stage.name}` of this recipe; run that stage first, or "
-                    "`delrec run` for all"
+                    f"holds no finished `{stage.name}` of this recipe; run `delrec "
+                    f"{stage.command}` first, or `delrec run` for all"
                 )
             continue
         if done:
@@ -90,13 +103,15 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
             continue
         logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
         start = time.perf_counter()
+        if state.is_main_process:
+            record.forget(stage.name)
         stage.run(Run(recipe, prints[stage.name]))
         seconds = time.perf_counter() - start
         state.wait_for_everyone()
         if state.is_main_process:
             settings = {name: recipe.sections.get(name, {}) for name in stage.sections}
             record.finish(stage.name, prints[stage.name], settings, seconds)
-            shutil.rmtree(recipe.output_dir / "checkpoints" / stage.name, ignore_errors=True)
+            _remove_checkpoints(recipe.output_dir / "checkpoints", stage.name)
         state.wait_for_everyone()
         written = ", ".join(map(str, outputs))
         logger.info("%s: wrote %s in %.0f s", stage.name, written, seconds)
@@ -109,6 +124,21 @@ def _check_sections(recipe: Recipe) -> None:
         recipe.settings(section)
     for section in ("teacher", "distil", "finetune"):
         run.trainer_settings(section, section)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output_dir {folder} cannot be a folder: {error.strerror}; give another one"
+        ) from error
+
+
+def _remove_checkpoints(folder: Path, stage: str) -> None:
+    shutil.rmtree(folder / stage, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _readers(name: str) -> set[str]:
@@ -134,9 +164,9 @@ def _fingerprint(stage: Stage, recipe: Recipe, before: dict[str, str]) -> str:
     inputs = [before[name] for name in stage.after]
     if stage.name == "prepare":
         settings = recipe.settings("data")
-        given["data"] = asdict(settings)
-        path = Path(settings.path)
-        inputs.append(content_hash(path) if path.exists() else settings.path)
+        given["data"] = asdict(settings) | {"path": settings.dataset_name}
+        for path in (Path(settings.path), Path(settings.domain)):
+            inputs.append(content_hash(path) if path.exists() else str(path))
     if stage.name == "distil":
         path = Path(recipe.settings("backbone").model_name_or_path)
         inputs.append(content_hash(path) if path.exists() else str(path))

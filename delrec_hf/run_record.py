@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from delrec_hf import __version__
+from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, write_json
 
 
@@ -24,17 +25,33 @@ class RunRecord:
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """What each finished stage left: fingerprint, settings, seconds."""
+        """What each finished stage left: fingerprint, settings, seconds.
+
+        Raises:
+            InputError: If `run.json` is broken.
+        """
         path = self.folder / "run.json"
         if not path.is_file():
             return {}
-        stages: dict[str, dict[str, Any]] = read_json(path)["stages"]
+        content = read_json(path)
+        stages = content.get("stages") if isinstance(content, dict) else None
+        if not isinstance(stages, dict) or not all(isinstance(v, dict) for v in stages.values()):
+            raise InputError(
+                f"{path} does not hold the stages of a run; restore it, or remove it to run every "
+                "stage again"
+            )
         return stages
 
     def is_done(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
         """Say whether a stage has finished with this fingerprint and its outputs are there."""
         done = self.stages.get(stage, {}).get("fingerprint") == print_
         return done and all(path.exists() for path in outputs)
+
+    def forget(self, stage: str) -> None:
+        """Take a stage off the record, before its outputs are replaced."""
+        stages = self.stages
+        if stages.pop(stage, None) is not None:
+            self._write(stages)
 
     def finish(self, stage: str, print_: str, settings: Mapping[str, Any], seconds: float) -> None:
         """Record a finished stage."""
@@ -44,6 +61,9 @@ class RunRecord:
             "settings": dict(settings),
             "seconds": round(seconds, 1),
         }
+        self._write(stages)
+
+    def _write(self, stages: Mapping[str, Any]) -> None:
         write_json(self.folder / "run.json", {"stages": stages, "versions": library_versions()})
 
 

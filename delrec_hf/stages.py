@@ -1,12 +1,14 @@
 """What each stage of the pipeline does with the run's folder."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
@@ -75,6 +77,9 @@ class Run:
         import torch
 
         forced: dict[str, Any] = {"output_dir": str(self.folder / "checkpoints" / stage)}
+        given = self.recipe.sections.get(section, {})
+        if "disable_tqdm" not in given:
+            forced["disable_tqdm"] = False  # transformers hides the bar where its log is quiet
         if not torch.accelerator.is_available():
             forced |= {"use_cpu": True, "dataloader_pin_memory": False}
         return self.recipe.settings(section, **forced)
@@ -97,9 +102,7 @@ class Run:
 
     def predictions(self, part: str) -> Dataset:
         """The teacher's top items for the examples of a part."""
-        return Dataset.from_parquet(
-            str(self.folder / "teacher" / "predictions" / f"{part}.parquet")
-        )
+        return Dataset(pq.read_table(self.folder / "teacher" / "predictions" / f"{part}.parquet"))
 
 
 @dataclass(frozen=True)
@@ -219,9 +222,12 @@ def finetune(run: Run) -> None:
     if config.lora_only:
         _train_lora(run, "finetune/lora-only", None, run.folder / "lora-only")
     _train_lora(run, "finetune/delrec", run.folder / "distil", run.folder / "model")
+    if not config.lora_only and PartialState().is_main_process:
+        shutil.rmtree(run.folder / "lora-only", ignore_errors=True)
 
 
 def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -> None:
+    logger.info("finetune: LoRA %s the soft prompt", "without" if prompt is None else "behind")
     config = run.trainer_settings("finetune", checkpoints)
     backbone, tokenizer = run.backbone()
     write = InstructionRows(run, tokenizer, config.seed)
@@ -282,20 +288,19 @@ def evaluate(run: Run) -> None:
     config = run.recipe.settings("evaluate")
     prepared = run.prepared
     examples = some_users(prepared.examples["test"], config.max_users, config.seed)
-    teacher = load_teacher(run.folder / "teacher", prepared)
     offered, targets = examples["candidates"][:], examples["target"][:]
     places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
     scores = Scores(np.array(places))
-    simple: dict[str, Teacher] = {
-        "random": Random.fit(prepared, config.seed),
-        "popularity": Popularity.fit(prepared),
-        "markov": Markov.fit(prepared),
-        "teacher": teacher,
+    simple: dict[str, Callable[[], Teacher]] = {
+        "random": lambda: Random.fit(prepared, config.seed),
+        "popularity": lambda: Popularity.fit(prepared),
+        "markov": lambda: Markov.fit(prepared),
+        "teacher": lambda: load_teacher(run.folder / "teacher", prepared),
     }
-    for name in config.systems:
-        if name in simple:
+    for name, make in simple.items():
+        if name in config.systems:
             with scores.measure(name) as found:
-                found[name] = score_candidates(simple[name], prepared, examples)
+                found[name] = score_candidates(make(), prepared, examples)
     agreed = _rank_with_models(run, config, scores)
     if not PartialState().is_main_process:
         return
@@ -306,7 +311,8 @@ def evaluate(run: Run) -> None:
     protocol["seeds"] = [prepared.info["seed"]]
     kind = read_json(run.folder / "teacher" / "teacher.json")["type"]
     results = summarise(scores, protocol, f"teacher/{kind}", config)
-    results["distillation"] = agreed
+    if agreed:
+        results["distillation"] = agreed
     _keep_scores(run, examples, scores)
     model = run.folder / "model"
     replace(ArtefactConfig.load(model), scoring=config.scoring).save(model)
@@ -317,48 +323,70 @@ def evaluate(run: Run) -> None:
 
 
 def _rank_with_models(run: Run, config: EvaluateConfig, scores: Scores) -> dict[str, Any]:
-    """Rank with the language models; return their agreement with the teacher's first choice."""
+    """Rank with the language models; return the prompt's agreement with the teacher, if asked."""
+    wanted = [system for system in ("zero-shot", "prompt-only") if system in config.systems]
+    tuned = [system for system in ("lora-only", "delrec") if system in config.systems]
+    if not (wanted or tuned):
+        return {}
     backbone, tokenizer = run.backbone()
+    state = PartialState()
+    backbone.to(state.device)
     write = InstructionRows(run, tokenizer, config.seed)
     lsr = write.for_ranking(write.rows("lsr", "test", config.max_users))
-    rps = write.for_ranking(write.rows("rps", "test", config.max_users))
-    choices: dict[str, Any] = {}
-    state = PartialState()
 
     def rank(system: str, scorer: CandidateScorer) -> None:
-        if system in config.systems:
-            with scores.measure(system) as found:
-                found[system] = np.array(score_rows(scorer, lsr, state))
+        with scores.measure(system) as found:
+            found[system] = np.array(score_rows(scorer, lsr, state))
 
-    def agree(name: str, scorer: CandidateScorer) -> None:
-        choices[name] = np.array([row.argmax() for row in score_rows(scorer, rps, state)])
+    agreed: dict[str, Any] = {}
+    if "zero-shot" in wanted:
+        rank("zero-shot", CandidateScorer(backbone, None, config.scoring))
+    if "prompt-only" in wanted:
+        prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
+        rank("prompt-only", scorer_of(prompted, config.scoring))
+        agreed = _agreement(run, config, write, prompted)
+    for system in tuned:
+        folder = run.folder / ("model" if system == "delrec" else system)
+        if folder.is_dir():
+            rank(system, scorer_of(_with_saved_lora(run, folder), config.scoring))
+        else:
+            logger.info("evaluate: no %s without `finetune.lora_only: true`", system)
+    return agreed
 
-    plain = CandidateScorer(backbone.to(state.device), None, config.scoring)
-    rank("zero-shot", plain)
-    agree("no prompt", plain)
+
+def _agreement(
+    run: Run, config: EvaluateConfig, write: InstructionRows, prompted: DelRecModel
+) -> dict[str, Any]:
+    """Return how often prompts and backbone choose what the teacher ranks first."""
+    logger.info("evaluate: agreement with the teacher")
+    backbone, state = prompted.backbone, PartialState()
     untrained = new_soft_prompt(
         backbone,
         run.trainer_settings("distil", "distil"),
         run.backbone_config().model_name_or_path,
     )
-    agree("random prompt", scorer_of(untrained, config.scoring))
-    prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
-    rank("prompt-only", scorer_of(prompted, config.scoring))
-    agree("distilled prompt", scorer_of(prompted, config.scoring))
-    for system, folder in (("lora-only", "lora-only"), ("delrec", "model")):
-        if system in config.systems and (run.folder / folder).is_dir():
-            tuned = _with_saved_lora(run, run.folder / folder)
-            rank(system, scorer_of(tuned.to(state.device).eval(), config.scoring))
-    return agreement(choices, rps["target_place"][:], config)
+    rows = write.for_ranking(write.rows("rps", "test", config.max_users))
+    scorers = {
+        "no prompt": CandidateScorer(backbone, None, config.scoring),
+        "random prompt": scorer_of(untrained, config.scoring),
+        "distilled prompt": scorer_of(prompted, config.scoring),
+    }
+    choices = {
+        name: np.array([row.argmax() for row in score_rows(scorer, rows, state)])
+        for name, scorer in scorers.items()
+    }
+    return agreement(choices, rows["target_place"][:], config)
 
 
 def _with_saved_lora(run: Run, folder: Path) -> PeftModel:
     """Load the backbone with the LoRA of a folder, and its soft prompt if it has one."""
     backbone, _ = run.backbone()
-    if not (folder / PROMPT_FOLDER).is_dir():
-        return PeftModel.from_pretrained(backbone, str(folder))
-    backbone.load_adapter(str(folder))
-    return DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER)
+    if (folder / PROMPT_FOLDER).is_dir():
+        backbone.load_adapter(str(folder))
+        model: PeftModel = DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER)
+    else:
+        model = PeftModel.from_pretrained(backbone, str(folder))
+    return model.to(PartialState().device).eval()
 
 
 def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:

@@ -362,7 +362,7 @@ def make_artefact(
                 "history_length": 3,
                 "num_candidates": 4,
                 "scoring": "sum",
-                "data": {"dataset": "tiny"},
+                "data": {"dataset": "tiny", "terms": None},
                 "distil": {},
                 "finetune": {},
                 "versions": {},

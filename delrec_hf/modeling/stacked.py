@@ -288,6 +288,17 @@ class DelRecModel(PeftModelForCausalLM):
     def create_or_update_model_card(self, *_: Any, **__: Any) -> None:
         """Write no card: PEFT's knows nothing of the soft prompt; delrec_hf.hub writes ours."""
 
+    def _behind_prompt(
+        self, embeds: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the soft prompt in front of embeddings and mask, before any padding."""
+        rows, length = embeds.shape[:2]
+        if attention_mask is None:
+            attention_mask = embeds.new_ones(rows, length, dtype=torch.long)
+        prompt = self.soft_prompt.to(embeds.dtype).expand(rows, -1, -1)
+        seen = attention_mask.new_ones(rows, prompt.shape[1])
+        return torch.cat([prompt, embeds], dim=1), torch.cat([seen, attention_mask], dim=1)
+
     def _save_prompt(self, folder: Path, base_model_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {"prompt_embeddings": self.soft_prompt.detach().cpu().contiguous()}

@@ -8,15 +8,19 @@ import numpy.typing as npt
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import SFTConfig
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.logging import get_logger
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import CandidateScorer, make_batches
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+
+logger = get_logger(__name__)
 
 
 def check_trainer_config(config: SFTConfig, section: str) -> None:
@@ -36,6 +40,62 @@ def check_trainer_config(config: SFTConfig, section: str) -> None:
             f"`{section}` learns from the answer alone; leave completion_only_loss and "
             "assistant_only_loss out"
         )
+
+
+def check_lengths(rows: Dataset, model: PeftModel, config: SFTConfig, section: str) -> None:
+    """Refuse rows that would be cut: the answer stands at their end.
+
+    Args:
+        rows: Encoded rows, with `input_ids`.
+        model: The model that will read them.
+        config: Its `max_length`, if set, is a limit besides the backbone's.
+        section: The recipe's section, for the message.
+
+    Raises:
+        InputError: With both numbers and the cure.
+    """
+    virtual = len(model.soft_prompt) if isinstance(model, DelRecModel) else 0
+    text_config = model.get_base_model().config.get_text_config()
+    positions = getattr(text_config, "max_position_embeddings", None)
+    limits = [config.max_length, None if positions is None else positions - virtual]
+    limit = min((one for one in limits if one is not None), default=None)
+    longest = max((len(ids) for ids in rows["input_ids"]), default=0)
+    if limit is not None and longest > limit:
+        raise InputError(
+            f"the longest row of `{section}` has {longest} tokens, more than the {limit} that "
+            "max_length and the backbone's positions leave beside the soft prompt; set "
+            "data.history_length, data.num_candidates or data.max_title_characters to less"
+        )
+
+
+class _Bar(ProgressCallback):
+    """The Trainer's progress bar without its dictionaries."""
+
+    def on_log(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        pass
+
+
+class _Lines(TrainerCallback):
+    """Puts losses, weights and what is measured on validation into the log, a line each time."""
+
+    def on_log(self, args, state, control, logs, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+        shown = {
+            name.removeprefix("eval_"): value
+            for name, value in logs.items()
+            if name.endswith(("loss", "_weight", "_agreement", "_hr@1")) and name != "train_loss"
+        }
+        if shown and state.is_world_process_zero:
+            part = ", validation" if any(name.startswith("eval_") for name in logs) else ""
+            values = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            logger.info("step %d of %d%s: %s", state.global_step, state.max_steps, part, values)
+
+
+def log_in_lines(trainer: Trainer) -> None:
+    """Replace the dictionaries that the Trainer prints by lines in the log; its bar stays."""
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(_Bar())
+    trainer.add_callback(_Lines())
 
 
 def shown_settings(config: SFTConfig) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.training.common import check_trainer_config, first_choices
+from delrec_hf.training.common import (
+    check_lengths,
+    check_trainer_config,
+    first_choices,
+    log_in_lines,
+)
 from delrec_hf.training.task_weighting import dynamic_weights, fixed_weights
 
 TASKS = ("ta", "rps")
@@ -189,6 +194,8 @@ class PatternDistillationTrainer(SFTTrainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs: Any,
     ) -> None:
+        for rows in (*train_rows.values(), *validation_rows.values()):
+            check_lengths(rows, model, args, "distil")
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.remove_unused_columns = False
         super().__init__(
@@ -209,6 +216,7 @@ class PatternDistillationTrainer(SFTTrainer):
             raise InputError(
                 "DeepSpeed keeps each task's gradient to itself; set `distil.task_weighting: fixed`"
             )
+        log_in_lines(self)
         self._agreement_rows = agreement_rows
         self._gradients: dict[str, torch.Tensor] = {}
 

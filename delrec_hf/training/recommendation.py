@@ -12,7 +12,12 @@ from trl import SFTConfig, SFTTrainer
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.training.common import check_trainer_config, first_choices
+from delrec_hf.training.common import (
+    check_lengths,
+    check_trainer_config,
+    first_choices,
+    log_in_lines,
+)
 
 
 @dataclass
@@ -114,6 +119,8 @@ class RecommendationTrainer(SFTTrainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs: Any,
     ) -> None:
+        for rows in (train_rows, validation_rows):
+            check_lengths(rows, model, args, "finetune")
         super().__init__(
             model=model,
             args=args,
@@ -127,6 +134,7 @@ class RecommendationTrainer(SFTTrainer):
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        log_in_lines(self)
         self._ranking_rows = ranking_rows
 
     def evaluate(

@@ -224,3 +224,10 @@ def test_what_a_soft_prompt_cannot_bear_is_refused_with_the_reason(
         finetune_config(tmp_path, **{key: value})
     assert "`finetune" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_rows_longer_than_the_limit_are_refused_not_cut(
+    finetuner: Finetuner, prompt: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"tokens, more than the 20 that"):
+        finetuner(tmp_path, prompt, max_length=20)
