@@ -10,6 +10,7 @@ from accelerate import PartialState
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import content_hash
+from delrec_hf.instructions.templates import load_domain
 from delrec_hf.logging import get_logger
 from delrec_hf.recipe import Recipe
 from delrec_hf.run_record import RunRecord, fingerprint
@@ -120,7 +121,8 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
 def _check_sections(recipe: Recipe) -> None:
     """Find every mistake in the recipe before the first stage works for an hour."""
     run = Run(recipe)
-    for section in ("data", "backbone", "evaluate"):
+    load_domain(recipe.settings("data").domain)
+    for section in ("backbone", "evaluate"):
         recipe.settings(section)
     for section in ("teacher", "distil", "finetune"):
         run.trainer_settings(section, section)
@@ -148,8 +150,11 @@ def _readers(name: str) -> set[str]:
 def _reads(stage: Stage, recipe: Recipe) -> str:
     if stage.name == "prepare":
         return str(recipe.settings("data").path)
-    places = [name for other in STAGES if other.name in stage.after for name in other.writes]
-    return ", ".join(str(recipe.output_dir / name) for name in places)
+    names = [name for other in STAGES if other.name in stage.after for name in other.writes]
+    places = [str(recipe.output_dir / name) for name in names]
+    if "backbone" in stage.sections:
+        places.append(f"backbone {recipe.settings('backbone').model_name_or_path}")
+    return ", ".join(places)
 
 
 def _fingerprint(stage: Stage, recipe: Recipe, before: dict[str, str]) -> str:

@@ -157,10 +157,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         InputError: If it holds something else.
     """
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); make the model again") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no keys and values; make the model again")
     return content

@@ -1,0 +1,231 @@
+"""What the `delrec` command answers, above all to mistakes."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import delrec_hf
+from delrec_hf.cli import main
+
+TOY = "data: {path: toy}\nbackbone: {model_name_or_path: toy}\n"
+COMMANDS = (
+    *("quickstart", "run", "prepare", "teach", "distill", "finetune", "evaluate"),
+    *("recommend", "export", "push"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger("delrec_hf")
+    before = (root.handlers, root.level, root.propagate)
+    yield
+    root.handlers, root.level, root.propagate = before
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[[str], str]:
+    """A function that writes a recipe and returns its path."""
+
+    def write(text: str = TOY) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"output_dir: {tmp_path / 'run'}\n{text}", encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that runs a command, checks that it is refused properly, returns the message."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        assert main(words) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        # Beside it the log, and bars: tqdm was imported before the command could hide them.
+        others = (" INFO ", " WARNING ", "%|")
+        lines = [one for one in told.err.split("\n") if one and not any(x in one for x in others)]
+        assert len(lines) == 1, told.err
+        assert lines[0].startswith("delrec: error: ")
+        return lines[0]
+
+    return run
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_help_and_import_load_no_heavy_library() -> None:
+    heavy = "{'torch', 'transformers', 'datasets', 'peft', 'trl', 'numpy', 'pandas'}"
+    done = python(
+        "-c",
+        "import sys, delrec_hf\n"
+        "from delrec_hf.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0\n"
+        f"found = {heavy} & set(sys.modules)\n"
+        "assert not found, found\n",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert f"\n    {name}" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: delrec {name} ")
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    as_module = python("-m", "delrec_hf", "--version")
+    script = Path(sys.executable).with_name("delrec")
+    as_script = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=120)
+    assert as_module.stdout == as_script.stdout == f"delrec_hf {delrec_hf.__version__}\n"
+    mistake = python("-m", "delrec_hf", "distill", "--config", str(tmp_path / "absent.yaml"))
+    assert mistake.returncode == 2
+    assert mistake.stderr.startswith("delrec: error: recipe ")
+    assert len(mistake.stderr.splitlines()) == 1
+
+
+def test_unknown_command_and_flags_are_one_line(
+    refused: Callable[..., str], recipe: Callable[..., str]
+) -> None:
+    assert "distill" in refused("distil", "--config", "r.yaml")
+    assert "COMMAND" in refused()
+    assert "--config" in refused("run")
+    assert "`--colour` is not an option" in refused(
+        *("recommend", "--model", "m", "--history", "a", "--colour", "red")
+    )
+    assert "top_k" in refused("recommend", "--model", "m", "--history", "a", "--top_k", "many")
+    assert "log_level" in refused("run", "--config", recipe(), "--log_level", "loud")
+    assert "did you mean `num_virtual_tokens`?" in refused(
+        "distill", "--config", recipe(), "--num_virtual_token", "4"
+    )
+    assert "flag `--colour` is unknown" in refused("run", "--config", recipe(), "--colour", "red")
+    assert "`teach` is not a flag" in refused("run", "--config", recipe(), "teach")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TOY + "distil: {learning_rat: 1}\n", "did you mean `learning_rate`?"),
+        (TOY + "teecher: {}\n", "did you mean `teacher`?"),
+        (TOY + "finetune: {learning_rate: fast}\n", "expected a number"),
+        (TOY + "distil: {eval_strategy: sometimes}\n", "recipe section `distil` cannot be used"),
+        ("data: {path: ./absent}\nbackbone: {model_name_or_path: toy}\n", "absent"),
+        ("data: {path: toy, domain: cheese}\nbackbone: {model_name_or_path: toy}\n", "cheese"),
+        (
+            "data: {path: toy, user_column: customer}\nbackbone: {model_name_or_path: toy}\n",
+            "customer",
+        ),
+        ("data: {path: toy}\n", "`backbone.model_name_or_path` is missing"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_one_line(
+    refused: Callable[..., str], recipe: Callable[..., str], text: str, message: str
+) -> None:
+    assert message in refused("run", "--config", recipe(text))
+
+
+def test_a_missing_column_names_those_found(
+    refused: Callable[..., str], recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "interactions.csv").write_text("user_id,film,timestamp\nu,f,1\n")
+    (tmp_path / "films" / "items.csv").write_text("item_id,title\nf,Film\n")
+    told = refused("prepare", "--config", recipe(TOY.replace("toy}", "./films}", 1)))
+    assert "interactions.csv" in told
+    assert "user_id, film, timestamp" in told
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    refused: Callable[..., str], recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("a file")
+    assert f"output_dir {tmp_path / 'run'}" in refused("run", "--config", recipe())
+
+
+def test_a_stage_before_its_time_says_what_to_run(
+    refused: Callable[..., str], recipe: Callable[..., str]
+) -> None:
+    assert "run `delrec prepare` first" in refused("distill", "--config", recipe())
+
+
+def test_broken_files_of_a_run_are_named_with_the_cure(
+    refused: Callable[..., str], recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"stages"')
+    told = refused("run", "--config", recipe())
+    assert "run.json is not valid JSON" in told
+    assert "remove it" in told
+
+
+def test_flags_win_over_the_recipe(
+    recipe: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--num_candidates", "7", "--data.seed=3", "--output_dir", str(tmp_path / "other"))
+    assert main(["prepare", "--config", recipe(), *flags]) == 0
+    told = capsys.readouterr().err
+    assert "prepare: reads toy" in told
+    assert f"prepare: wrote {tmp_path / 'other' / 'data'} in " in told
+    info = json.loads((tmp_path / "other" / "data" / "info.json").read_text())
+    assert (info["num_candidates"], info["seed"]) == (7, 3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fault_is_no_mistake(recipe: Callable[..., str], tmp_path: Path) -> None:
+    path = recipe()
+    assert main(["prepare", "--config", path]) == 0
+    for part in (tmp_path / "run" / "data").rglob("*.arrow"):
+        part.write_bytes(b"")
+    done = python("-m", "delrec_hf", "teach", "--config", path, "--type", "popularity")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_recommend_names_an_unknown_model(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "is no DELRec model" in refused(
+        "recommend", "--model", str(tmp_path), "--history", "Heat"
+    )
+
+
+def test_recommend_suggests_titles_and_prints_a_ranking(
+    refused: Callable[..., str],
+    make_artefact: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    titles = {"a": "Heat", "b": "Alien", "c": "Aliens", "d": "Jaws", "e": "Fargo"}
+    model = str(make_artefact(titles=titles))
+    assert 'did you mean "Alien", "Aliens"?' in refused(
+        "recommend", "--model", model, "--history", "Alienz"
+    )
+    words = ("recommend", "--model", model, "--history", "Heat", "b", "--top_k", "2", "--json")
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 2
+    assert not {one["item_id"] for one in found} & {"a", "b"}
+
+
+def test_push_names_a_broken_results_file(
+    refused: Callable[..., str], make_artefact: Callable[..., Path]
+) -> None:
+    model = make_artefact()
+    (model / "results.json").write_text('{"systems": {')
+    told = refused("push", "--model", str(model), "--repo_id", "me/films", "--dry_run")
+    assert "results.json" in told
+    shutil.rmtree(model)
+    assert str(model) in refused("push", "--model", str(model), "--repo_id", "me/films")
