@@ -82,22 +82,28 @@ class Run:
             forced["disable_tqdm"] = False  # transformers hides the bar where its log is quiet
         if not torch.accelerator.is_available():
             forced |= {"use_cpu": True, "dataloader_pin_memory": False}
+            # SFTConfig's own default, true, rounds on a CPU for no gain in time.
+            forced["bf16"] = given.get("bf16", False)
         return self.recipe.settings(section, **forced)
 
     def backbone_config(self) -> BackboneConfig:
-        """Return how to load the backbone; the shipped toy one is copied into the run first."""
+        """Return how to load the backbone; the shipped toy one has a copy in the run's folder."""
         config: BackboneConfig = self.recipe.settings("backbone")
         if config.model_name_or_path == "toy":
-            place, state = self.folder / "backbone", PartialState()
-            if state.is_main_process and not place.is_dir():
-                with replace_folder(place) as aside:
-                    shutil.copytree(resource("recipes/backbones/toy"), aside, dirs_exist_ok=True)
-            state.wait_for_everyone()
-            config.model_name_or_path = str(place)
+            config.model_name_or_path = str(self.folder / "backbone")
         return config
 
     def backbone(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the backbone, afresh each time: adapters are injected into it."""
+        """Load the backbone, afresh each time: adapters are injected into it.
+
+        All processes call this together: the first one copies the toy backbone into the run.
+        """
+        state, place = PartialState(), self.folder / "backbone"
+        is_toy = self.recipe.settings("backbone").model_name_or_path == "toy"
+        if is_toy and state.is_main_process and not place.is_dir():
+            with replace_folder(place) as aside:
+                shutil.copytree(resource("recipes/backbones/toy"), aside, dirs_exist_ok=True)
+        state.wait_for_everyone()
         return load_backbone(self.backbone_config())
 
     def predictions(self, part: str) -> Dataset:
@@ -250,7 +256,8 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
         else:
             named = base_model(run, backbone, folder)
             model.peft_config["default"].base_model_name_or_path = named["name"]
-            model.save_pretrained(aside)
+            # What PEFT would look for, embeddings trained along, cannot be there.
+            model.save_pretrained(aside, save_embedding_layers=False)
         write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -83,11 +84,23 @@ def launch(folder: Path, word: str, given: dict[str, Any]) -> str:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
     command += ["--main_process_port", port, "-m", "delrec_hf", word, "--config", str(recipe)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        log = process.communicate(timeout=300)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the launcher's processes wait for each other
+        raise AssertionError(f"never ended: {process.communicate()[1][-3000:]}") from None
+    assert process.returncode == 0, log[-3000:]
     # accelerate may start one process without a word.
-    assert "2 processes share the work" in done.stderr
-    return done.stderr
+    assert "2 processes share the work" in log
+    return log
 
 
 def losses(folder: Path, name: str) -> list[float]:

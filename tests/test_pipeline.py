@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.errors import InputError
 from delrec_hf.pipeline import run_recipe
 from delrec_hf.recipe import Recipe
-from delrec_hf.stages import PARTS
+from delrec_hf.stages import PARTS, Run
 
 BACKBONE = Path(__file__).parents[1] / "recipes" / "backbones" / "toy"
 SYSTEMS = {
@@ -315,6 +317,7 @@ def test_a_broken_record_is_named_with_the_cure(films: Path, tmp_path: Path, bro
 @pytest.mark.parametrize(
     ("section", "changes"),
     [
+        ("data", {"domain": "datacheese"}),
         ("teacher", {"type": "gru"}),
         ("distil", {"learning_rat": 1}),
         ("finetune", {"packing": True}),
@@ -327,6 +330,33 @@ def test_a_mistake_in_a_later_section_is_found_before_the_first_stage(
     with pytest.raises(InputError, match=section):
         run_recipe(Recipe(tmp_path / "run", sections(films, **{section: changes})))
     assert not (tmp_path / "run" / "data").exists()
+
+
+@pytest.mark.parametrize("section", ["distil", "finetune"])
+def test_a_cpu_trains_in_float32_unless_told_otherwise(films: Path, section: str) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    for given, expected in (({}, False), ({"bf16": True}, True)):
+        run = Run(Recipe(Path("run"), sections(films, **{section: given})))
+        assert run.trainer_settings(section, section).bf16 is expected
+
+
+@pytest.mark.slow
+def test_a_command_shows_plain_lines_and_nothing_else(
+    finished: Path, films: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    given = sections(films, finetune={"max_steps": 2, "lora_only": False})
+    words = command("finetune", "--config", str(write_recipe(tmp_path, tmp_path / "run", given)))
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    for line in lines:
+        assert re.fullmatch(r"\d\d:\d\d:\d\d INFO [^{}]+", line), line
+    assert re.search(r"finetune: reads .*run/data, .*run/distil, backbone ", done.stderr)
+    assert re.search(r"finetune: wrote .*run/model in \d+ s", lines[-1])
+    assert any(re.search(r"step 2 of 2, validation: hr@1 \d", line) for line in lines)
 
 
 @pytest.mark.slow
