@@ -2,168 +2,39 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data import prepared as data
-from delrec_hf.data.prepared import PreparedData
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
-from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
-from delrec_hf.instructions.encoding import ChatEncoder
-from delrec_hf.instructions.templates import Domain, load_domain
-from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
-from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
+from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 from delrec_hf.ranking.scoring import CandidateScorer
-from delrec_hf.recipe import Recipe
-from delrec_hf.resources import resource
+from delrec_hf.run import InstructionRows, Run, some_users
 from delrec_hf.run_record import library_versions
 from delrec_hf.teachers.baselines import Markov, Popularity, Random
 from delrec_hf.teachers.predictions import predict, score_candidates
 from delrec_hf.teachers.training import Teacher, load_teacher, train_teacher
-from delrec_hf.training.common import ranking_rows, score_rows, scorer_of, shown_settings
+from delrec_hf.training.common import score_rows, scorer_of, shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 
 logger = get_logger(__name__)
 
 PARTS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A recipe at work in its folder.
-
-    Attributes:
-        recipe: What to run and where.
-        fingerprint: Stands for the inputs and settings of the stage at work.
-    """
-
-    recipe: Recipe
-    fingerprint: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.recipe.output_dir
-
-    @cached_property
-    def prepared(self) -> PreparedData:
-        """The prepared data of the run."""
-        return PreparedData.load(self.folder / "data")
-
-    @cached_property
-    def domain(self) -> Domain:
-        """How the items are spoken about."""
-        return load_domain(self.prepared.info["domain"])
-
-    def trainer_settings(self, section: str, stage: str) -> Any:
-        """Return a section of TrainingArguments whose checkpoints go to `checkpoints/STAGE`."""
-        import torch
-
-        forced: dict[str, Any] = {"output_dir": str(self.folder / "checkpoints" / stage)}
-        given = self.recipe.sections.get(section, {})
-        if "disable_tqdm" not in given:
-            forced["disable_tqdm"] = False  # transformers hides the bar where its log is quiet
-        if not torch.accelerator.is_available():
-            forced |= {"use_cpu": True, "dataloader_pin_memory": False}
-            # SFTConfig's own default, true, rounds on a CPU for no gain in time.
-            forced["bf16"] = given.get("bf16", False)
-        return self.recipe.settings(section, **forced)
-
-    def backbone_config(self) -> BackboneConfig:
-        """Return how to load the backbone; the shipped toy one has a copy in the run's folder."""
-        config: BackboneConfig = self.recipe.settings("backbone")
-        if config.model_name_or_path == "toy":
-            config.model_name_or_path = str(self.folder / "backbone")
-        return config
-
-    def backbone(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the backbone, afresh each time: adapters are injected into it.
-
-        All processes call this together: the first one copies the toy backbone into the run.
-        """
-        state, place = PartialState(), self.folder / "backbone"
-        is_toy = self.recipe.settings("backbone").model_name_or_path == "toy"
-        if is_toy and state.is_main_process and not place.is_dir():
-            with replace_folder(place) as aside:
-                shutil.copytree(resource("recipes/backbones/toy"), aside, dirs_exist_ok=True)
-        state.wait_for_everyone()
-        return load_backbone(self.backbone_config())
-
-    def predictions(self, part: str) -> Dataset:
-        """The teacher's top items for the examples of a part."""
-        return Dataset(pq.read_table(self.folder / "teacher" / "predictions" / f"{part}.parquet"))
-
-
-@dataclass(frozen=True)
-class InstructionRows:
-    """Writes a run's examples as instruction rows for one tokenizer."""
-
-    run: Run
-    tokenizer: PreTrainedTokenizerBase
-    seed: int
-
-    @cached_property
-    def encoder(self) -> ChatEncoder:
-        """Turns messages into token ids."""
-        return ChatEncoder(self.tokenizer)
-
-    @cached_property
-    def titles(self) -> dict[str, str]:
-        """Item id to the title that stands in prompts."""
-        items = self.run.prepared.items
-        titles = safe_titles(items["title"][:], self.tokenizer)
-        return dict(zip(items["item_id"][:], titles, strict=True))
-
-    def rows(self, task: str, part: str, max_users: int | None = None) -> Dataset:
-        """Return the instruction rows of a task, of all users or of some drawn by seed."""
-        prepared, domain = self.run.prepared, self.run.domain
-        examples = some_users(prepared.examples[part], max_users, self.seed)
-        titles = list(self.titles.values())
-        if task == "lsr":
-            return lsr_rows(examples, prepared.items, titles, domain)
-        if task == "ta":
-            return ta_rows(examples, prepared.sequences, prepared.items, titles, domain, self.seed)
-        found = self.run.predictions(part)
-        return rps_rows(examples, found, prepared.items, titles, domain, self.seed)
-
-    def encoded(self, rows: Dataset) -> Dataset:
-        """Encode rows for training."""
-        return rows.map(
-            self.encoder.encode_rows,
-            batched=True,
-            remove_columns=rows.column_names,
-            desc="Encoding",
-        )
-
-    def for_ranking(self, rows: Dataset) -> Dataset:
-        """Encode rows for ranking."""
-        return ranking_rows(rows, self.encoder, self.titles)
-
-
-def some_users(examples: Dataset, max_users: int | None, seed: int) -> Dataset:
-    """Return the examples of at most so many users, drawn by seed."""
-    users = np.unique(examples["user_id"][:])
-    if max_users is None or len(users) <= max_users:
-        return examples
-    chosen = np.random.default_rng(seed).choice(users, max_users, replace=False)
-    return examples.select(np.flatnonzero(np.isin(examples["user_id"][:], chosen)))
 
 
 def prepare(run: Run) -> None:

@@ -21,7 +21,8 @@ from delrec_hf.data.toy_world import toy_world
 from delrec_hf.errors import InputError
 from delrec_hf.pipeline import run_recipe
 from delrec_hf.recipe import Recipe
-from delrec_hf.stages import PARTS, Run
+from delrec_hf.run import Run
+from delrec_hf.stages import PARTS
 
 BACKBONE = Path(__file__).parents[1] / "recipes" / "backbones" / "toy"
 SYSTEMS = {

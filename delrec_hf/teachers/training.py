@@ -86,6 +86,9 @@ class TeacherConfig(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "a resumed run counts its patience on"}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "every parameter of a teacher takes part in every step"}
+    )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave this off"})
     seed: int = field(default=42, metadata={"help": "decides the weights and the order"})

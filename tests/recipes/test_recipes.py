@@ -7,7 +7,7 @@ import yaml
 
 from delrec_hf.recipe import SECTIONS, load_recipe
 from delrec_hf.resources import resource
-from delrec_hf.stages import Run
+from delrec_hf.run import Run
 
 FOLDER = resource("recipes")
 RECIPES = sorted(
