@@ -9,12 +9,12 @@ from pathlib import Path
 from accelerate import PartialState
 
 from delrec_hf.errors import InputError
-from delrec_hf.files import content_hash
+from delrec_hf.files import content_hash, fingerprint
 from delrec_hf.instructions.templates import load_domain
 from delrec_hf.logging import get_logger
 from delrec_hf.recipe import Recipe
 from delrec_hf.run import Run
-from delrec_hf.run_record import RunRecord, fingerprint
+from delrec_hf.run_record import RunRecord
 from delrec_hf.stages import distil, evaluate, finetune, prepare, teach
 
 logger = get_logger(__name__)

@@ -1,7 +1,5 @@
 """What a run folder knows about itself: which stages are done, with which inputs and settings."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -65,16 +63,6 @@ class RunRecord:
 
     def _write(self, stages: Mapping[str, Any]) -> None:
         write_json(self.folder / "run.json", {"stages": stages, "versions": library_versions()})
-
-
-def fingerprint(*parts: Any) -> str:
-    """Return a short hash of plain values.
-
-    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    True
-    """
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def library_versions() -> dict[str, str]:

@@ -26,9 +26,8 @@ from transformers.utils import logging as transformers_logging
 from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.files import read_json, replace_folder, write_json
+from delrec_hf.files import fingerprint, read_json, replace_folder, write_json
 from delrec_hf.logging import get_logger
-from delrec_hf.run_record import fingerprint
 from delrec_hf.teachers.baselines import Markov, Popularity, Random
 from delrec_hf.teachers.histories import Histories, IntArray, column
 from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
