@@ -18,6 +18,7 @@ from delrec_hf.instructions.templates import lsr_prompt
 from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.logging import progress
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
+from delrec_hf.modeling.backbone import Dtype
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.catalogue import FloatArray, tournament
 from delrec_hf.ranking.scoring import CandidateScorer
@@ -66,7 +67,7 @@ class Recommender:
         *,
         revision: str | None = None,
         base_model: str | None = None,
-        torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        torch_dtype: Dtype | None = None,
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> "Recommender":
@@ -76,7 +77,7 @@ class Recommender:
             model: Folder or Hub id.
             revision: Commit, tag or branch on the Hub.
             base_model: Backbone to use instead of the recorded one.
-            torch_dtype: Dtype of the backbone's weights.
+            torch_dtype: Dtype of the backbone's weights; by default the one it was trained in.
             device: Where to run; by default the accelerator if there is one.
             trust_remote_code: Whether the backbone's repository may run its own code.
 

@@ -18,6 +18,8 @@ from transformers import (
 from delrec_hf.errors import InputError
 from delrec_hf.files import content_hash
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 @dataclass
 class BackboneConfig:
@@ -29,7 +31,7 @@ class BackboneConfig:
     model_revision: str | None = field(
         default=None, metadata={"help": "commit, tag or branch of a model on the Hub"}
     )
-    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+    torch_dtype: Dtype = field(
         default="auto", metadata={"help": "dtype of the weights; `auto` keeps the checkpoint's"}
     )
     attn_implementation: str | None = field(
@@ -96,13 +98,16 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
 
     Returns:
         `name`, `revision`, `sha256`: a Hub model by id and commit; a local one by its path
-        relative to the artefact and the hash of its weights.
+        relative to the artefact and the hash of its weights. `torch_dtype`: what it computes in.
     """
     folder = Path(name)
+    dtype = str(model.dtype).removeprefix("torch.")
     if not folder.is_dir():
-        return {"name": name, "revision": model.config._commit_hash, "sha256": None}
-    relative = Path(os.path.relpath(folder.resolve(), relative_to.resolve()))
-    return {"name": relative.as_posix(), "revision": None, "sha256": weights_hash(folder)}
+        commit = model.config._commit_hash
+        return {"name": name, "revision": commit, "sha256": None, "torch_dtype": dtype}
+    relative = Path(os.path.relpath(folder.resolve(), relative_to.resolve())).as_posix()
+    digest = weights_hash(folder)
+    return {"name": relative, "revision": None, "sha256": digest, "torch_dtype": dtype}
 
 
 def weights_hash(folder: Path) -> str:

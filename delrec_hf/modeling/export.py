@@ -45,9 +45,11 @@ def export(
     if place.exists() and any(place.iterdir()):
         raise InputError(f"folder {place} is not empty; give a new one with --output_dir")
     folder = artefact_folder(model, revision)
-    name, base_revision = resolve_base_model(ArtefactConfig.load(folder), folder, base_model)
+    config = ArtefactConfig.load(folder)
+    name, base_revision = resolve_base_model(config, folder, base_model)
+    dtype = config.base_model.get("torch_dtype", "auto")
     backbone, _ = load_backbone(
-        BackboneConfig(model_name_or_path=name, model_revision=base_revision)
+        BackboneConfig(model_name_or_path=name, model_revision=base_revision, torch_dtype=dtype)
     )
     merged: PreTrainedModel = PeftModel.from_pretrained(backbone, str(folder)).merge_and_unload()
     soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
-from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.modeling.backbone import BackboneConfig, Dtype, load_backbone
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -83,7 +83,7 @@ class DelRecModel(PeftModelForCausalLM):
         *,
         revision: str | None = None,
         base_model: str | None = None,
-        torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        torch_dtype: Dtype | None = None,
         trust_remote_code: bool = False,
     ) -> "DelRecModel":
         """Load an artefact: backbone, LoRA and soft prompt.
@@ -92,7 +92,7 @@ class DelRecModel(PeftModelForCausalLM):
             model: Folder or Hub id of an artefact.
             revision: Commit, tag or branch on the Hub.
             base_model: Backbone to use instead of the recorded one.
-            torch_dtype: Dtype of the backbone's weights.
+            torch_dtype: Dtype of the backbone's weights; by default the one it was trained in.
             trust_remote_code: Whether the backbone's repository may run its own code.
 
         Raises:
@@ -107,7 +107,7 @@ class DelRecModel(PeftModelForCausalLM):
             BackboneConfig(
                 model_name_or_path=name,
                 model_revision=base_revision,
-                torch_dtype=torch_dtype,
+                torch_dtype=torch_dtype or config.base_model.get("torch_dtype", "auto"),
                 trust_remote_code=trust_remote_code,
             )
         )

@@ -37,7 +37,9 @@ def tournament(
     >>> [item for item, _ in tournament(range(100), 10, 5, by_value)]
     [99, 98, 97, 96, 95]
     """
-    remaining = np.random.default_rng(seed).permutation(np.asarray(items)).tolist()
+    remaining = list(items)
+    if len(remaining) > group_size:  # what fits one prompt stands there in the given order
+        remaining = np.random.default_rng(seed).permutation(np.asarray(items)).tolist()
     ranked: list[tuple[int, float]] = []
     while True:
         count = max(1, -(-len(remaining) // group_size))

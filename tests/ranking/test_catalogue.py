@@ -46,3 +46,14 @@ def test_the_order_of_the_catalogue_and_the_seed_do_not_change_the_best() -> Non
     scores = _ByValue(200)
     expected = tournament(range(200), 20, 10, scores)
     assert tournament(range(199, -1, -1), 20, 10, scores, seed=5) == expected
+
+
+def test_what_fits_one_prompt_stands_there_in_the_given_order() -> None:
+    shown: list[list[list[int]]] = []
+
+    def score(groups: list[list[int]]) -> list[np.ndarray]:
+        shown.append(groups)
+        return [np.arange(len(group), dtype=float) for group in groups]
+
+    assert [item for item, _ in tournament([7, 3, 9], 4, 3, score)] == [9, 3, 7]
+    assert shown == [[[7, 3, 9]]]
