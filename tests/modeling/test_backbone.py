@@ -64,7 +64,12 @@ def test_a_local_backbone_is_named_by_relative_path_and_hash(
 ) -> None:
     folder = tiny_backbone("qwen2")
     named = describe_backbone(load_tiny(), str(folder), folder.parent / "model")
-    assert named == {"name": "../qwen2", "revision": None, "sha256": weights_hash(folder)}
+    assert named == {
+        "name": "../qwen2",
+        "revision": None,
+        "sha256": weights_hash(folder),
+        "torch_dtype": "float32",
+    }
     assert weights_hash(folder) != weights_hash(tiny_backbone("llama"))
 
 
