@@ -1,6 +1,7 @@
 """What both stages' trainers share: refusals, and ranking on validation rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,23 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 logger = get_logger(__name__)
+
+
+@dataclass
+class StageConfig(SFTConfig):
+    """What the settings of both stages share: SFTConfig with other defaults, and one more key."""
+
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "recompute activations: less memory, a third more time"}
+    )
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best one"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to validate"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to save"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    max_validation_users: int | None = field(
+        default=1000, metadata={"help": "validate on so many users, drawn by seed"}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "longer rows are refused"})
 
 
 def check_trainer_config(config: SFTConfig, section: str) -> None:
@@ -102,12 +120,12 @@ def shown_settings(config: SFTConfig) -> dict[str, Any]:
     """Return the settings that made an adapter what it is, for the artefact and its card."""
     own = type(config).__annotations__
     shared = (
+        "max_validation_users",
         *("optim", "lr_scheduler_type", "num_train_epochs", "max_steps", "seed"),
         *("per_device_train_batch_size", "gradient_accumulation_steps"),
     )
-    without_effect = {"eval_strategy", "save_strategy", "save_total_limit", "max_length"}
     given = config.to_dict()
-    return {name: given[name] for name in (*own, *shared) if name not in without_effect}
+    return {name: given[name] for name in (*own, *shared)}
 
 
 def ranking_rows(rows: Dataset, encoder: ChatEncoder, titles: dict[str, str]) -> Dataset:

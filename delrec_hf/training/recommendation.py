@@ -8,11 +8,12 @@ import numpy as np
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.training.common import (
+    StageConfig,
     check_lengths,
     check_trainer_config,
     first_choices,
@@ -21,7 +22,7 @@ from delrec_hf.training.common import (
 
 
 @dataclass
-class FinetuneConfig(SFTConfig):
+class FinetuneConfig(StageConfig):
     """Settings of stage 2: every `SFTConfig` key and these; the recipe section `finetune`."""
 
     lora_r: int = field(default=16, metadata={"help": "rank of the LoRA matrices"})
@@ -40,17 +41,6 @@ class FinetuneConfig(SFTConfig):
     metric_for_best_model: str | None = field(
         default="loss", metadata={"help": "validation metric that chooses the checkpoint"}
     )
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "recompute activations: less memory, a third more time"}
-    )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best one"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "when to validate"})
-    save_strategy: str = field(default="epoch", metadata={"help": "when to save"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
-    max_validation_users: int | None = field(
-        default=1000, metadata={"help": "validate on so many users, drawn by seed"}
-    )
-    max_length: int | None = field(default=None, metadata={"help": "longer rows are refused"})
 
     def __post_init__(self) -> None:
         """Check what SFTConfig does not know."""
