@@ -15,7 +15,7 @@ from delrec_hf.errors import InputError, suggest
 
 SECTIONS: dict[str, tuple[str, str]] = {
     "data": ("delrec_hf.data.interactions", "DataConfig"),
-    "teacher": ("delrec_hf.teachers.training", "TeacherConfig"),
+    "teacher": ("delrec_hf.teachers.config", "TeacherConfig"),
     "backbone": ("delrec_hf.modeling.backbone", "BackboneConfig"),
     "distil": ("delrec_hf.training.distillation", "DistilConfig"),
     "finetune": ("delrec_hf.training.recommendation", "FinetuneConfig"),
@@ -149,6 +149,8 @@ def _read(path: Path) -> dict[str, Any]:
                 f"recipe section `{name}` in {path} is unknown; expected output_dir, "
                 f"{', '.join(SECTIONS)}{suggest(str(name), SECTIONS)}"
             )
+        if name == "teacher" and isinstance(value, str):
+            value = {"type": value}
         if not isinstance(value, dict):
             raise InputError(f"recipe section `{name}` in {path} must hold keys and values")
         content[name] = {key: _from_recipe(path.parent, given) for key, given in value.items()}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -22,6 +21,7 @@ from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.recipe import Recipe
 from delrec_hf.resources import resource
+from delrec_hf.teachers.predictions import read_predictions
 from delrec_hf.training.common import ranking_rows
 
 
@@ -85,8 +85,8 @@ class Run:
         return load_backbone(self.backbone_config())
 
     def predictions(self, part: str) -> Dataset:
-        """The teacher's top items for the examples of a part."""
-        return Dataset(pq.read_table(self.folder / "teacher" / "predictions" / f"{part}.parquet"))
+        """The teacher's top items for the places of a part."""
+        return read_predictions(self.folder / "teacher" / "predictions", part)
 
 
 @dataclass(frozen=True)

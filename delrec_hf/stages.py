@@ -25,9 +25,11 @@ from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.run import InstructionRows, Run, some_users
 from delrec_hf.run_record import library_versions
-from delrec_hf.teachers.baselines import Markov, Popularity, Random
-from delrec_hf.teachers.predictions import predict, score_candidates
-from delrec_hf.teachers.training import Teacher, load_teacher, train_teacher
+from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
+from delrec_hf.teachers.loading import load_teacher
+from delrec_hf.teachers.predictions import all_positions, score_candidates, write_predictions
+from delrec_hf.teachers.teacher import Teacher
+from delrec_hf.teachers.training import train_teacher
 from delrec_hf.training.common import score_rows, scorer_of, shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
@@ -48,13 +50,18 @@ def teach(run: Run) -> None:
     config = run.trainer_settings("teacher", "teach")
     folder = run.folder / "teacher"
     train_teacher(run.prepared, config, folder)
-    if not PartialState().is_main_process:
-        return
-    teacher = load_teacher(folder, run.prepared)
-    with replace_folder(folder / "predictions") as aside:
-        for part in PARTS:
-            found = predict(teacher, run.prepared, run.prepared.examples[part], config.top_h)
-            found.to_parquet(str(aside / f"{part}.parquet"))
+    places = {part: run.prepared.examples[part] for part in PARTS}
+    if config.positions == "all":
+        places["all"] = all_positions(run.prepared)
+    write_predictions(
+        load_teacher(folder, run.prepared),
+        run.prepared,
+        places,
+        config.top_h,
+        folder / "predictions",
+        filter_seen=config.filter_seen,
+        disable_tqdm=config.disable_tqdm,
+    )
 
 
 def distil(run: Run) -> None:
@@ -174,6 +181,7 @@ def evaluate(run: Run) -> None:
         "random": lambda: Random.fit(prepared, config.seed),
         "popularity": lambda: Popularity.fit(prepared),
         "markov": lambda: Markov.fit(prepared),
+        "co-occurrence": lambda: CoOccurrence.fit(prepared),
         "teacher": lambda: load_teacher(run.folder / "teacher", prepared),
     }
     for name, make in simple.items():

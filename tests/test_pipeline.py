@@ -163,7 +163,7 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
         *("results.json", "run.json", "logs"),
     }
     found = {p.name for p in (finished / "teacher" / "predictions").iterdir()}
-    assert found == {f"{part}.parquet" for part in PARTS}
+    assert found == {f"{part}-00000-of-00001.parquet" for part in PARTS}
     assert {p.name for p in (finished / "distil").iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",

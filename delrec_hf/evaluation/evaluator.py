@@ -21,13 +21,22 @@ SYSTEMS = (
     "random",
     "popularity",
     "markov",
+    "co-occurrence",
     "teacher",
     "zero-shot",
     "prompt-only",
     "lora-only",
     "delrec",
 )
-COMPARED_WITH = ("teacher", "lora-only", "prompt-only", "zero-shot", "markov", "popularity")
+COMPARED_WITH = (
+    "teacher",
+    "lora-only",
+    "prompt-only",
+    "zero-shot",
+    "co-occurrence",
+    "markov",
+    "popularity",
+)
 """What `delrec` is compared with, user by user."""
 COMPARED_METRICS = ("hr@1", "ndcg@10")
 

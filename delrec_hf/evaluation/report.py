@@ -12,6 +12,7 @@ SYSTEM_ORDER = (
     "random",
     "popularity",
     "markov",
+    "co-occurrence",
     "teacher",
     "zero-shot",
     "hard-prompt",

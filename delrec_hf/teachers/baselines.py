@@ -1,4 +1,4 @@
-"""The reference systems that need no training: random, popularity, first-order Markov."""
+"""The reference systems that only count: random, popularity, first-order Markov, co-occurrence."""
 
 # ruff: noqa: ARG002 - every teacher is asked in the same way and reads what it needs
 
@@ -13,9 +13,12 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.teachers.histories import Histories, IntArray
+from delrec_hf.teachers.histories import Histories, IntArray, pad_right
 
 FloatArray = npt.NDArray[np.float64]
+
+_REACH = 10
+_WHOLE = 2520  # the least common multiple of 1 to 10: times 1/distance it is a whole number
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,61 @@ class Markov:
         scores = np.repeat(self.popularity[None, :], len(histories), axis=0)
         known = last >= 0
         scores[known] += self.transitions[last[known]].toarray()
+        return scores
+
+
+@dataclass(frozen=True)
+class CoOccurrence:
+    """Scores items by how often they came up to ten steps after each of the last ten.
+
+    With i_d the item at distance d from the item to come (1 for the last one), the score of item j
+    is the sum over d = 1..10 of F[i_d, j] / (d N[i_d]). N[i] counts the training items that are i,
+    and F[i, j] adds up 1/distance for each time that j came after i, at most ten steps later, in a
+    user's training items.
+
+    Scores are rounded to float32. Equal ones are ordered by popularity, in the digits that float64
+    has beyond float32: unequal ones never change their order.
+
+    Attributes:
+        follows: `(items, items)` sparse; F[i, j] / N[i], from 0 to 1.
+        popularity: `(items,)` in [0, 1): orders items with equal scores.
+    """
+
+    follows: csr_array
+    popularity: FloatArray
+
+    @classmethod
+    def fit(cls, prepared: PreparedData) -> Self:
+        """Count the pairs inside each user's training items."""
+        items, bounds = Histories.of(prepared).training()
+        size = len(prepared.items)
+        users = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        # Whole numbers add up to the same sum in any order of the users.
+        total = csr_array((size, size), dtype=np.float64)
+        for distance in range(1, min(_REACH, len(items) - 1) + 1):
+            same = users[:-distance] == users[distance:]
+            pairs = (items[:-distance][same], items[distance:][same])
+            weights = np.full(len(pairs[0]), _WHOLE / distance)
+            total = total + csr_array((weights, pairs), shape=(size, size))
+        counts = np.bincount(items, minlength=size)
+        total.data /= np.repeat(_WHOLE * np.maximum(counts, 1), np.diff(total.indptr))
+        return cls(total, counts / (counts.max(initial=0) + 1))
+
+    def score(
+        self, user_ids: Sequence[str], positions: IntArray, histories: Sequence[IntArray]
+    ) -> FloatArray:
+        """Score every item as the next one of each history; see `Teacher.score`."""
+        latest_first = [one[: -_REACH - 1 : -1] for one in histories]
+        ids = pad_right(latest_first, _REACH)
+        rows, places = np.nonzero(ids)
+        weights = 1 / (places + 1)
+        shape = (len(ids), len(self.popularity))
+        found = csr_array((weights, (rows, ids[rows, places] - 1)), shape=shape) @ self.follows
+        # Two float32 numbers differ by 2^-24 of their size or more: 2^-25 of it cannot swap them.
+        rounded = found.data.astype(np.float32).astype(np.float64)
+        found.data = rounded * (1 + self.popularity[found.indices] * 2.0**-25)
+        scores: FloatArray = found.toarray()
+        scores += self.popularity * 2.0**-100
         return scores
 
 

@@ -80,8 +80,8 @@ def flatten(dataset: Dataset, name: str) -> tuple[IntArray, IntArray]:
     return values.astype(np.int64), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def pad_left(items: Sequence[IntArray], width: int) -> IntArray:
-    """Right-align the last `width` of each list of item rows.
+def pad_right(items: Sequence[IntArray], width: int) -> IntArray:
+    """Left-align the last `width` of each list of item rows.
 
     Args:
         items: Lists of item rows.
@@ -95,5 +95,5 @@ def pad_left(items: Sequence[IntArray], width: int) -> IntArray:
     longest = max(1, int(lengths.max(initial=0)))
     padded = np.zeros((len(tails), longest), dtype=np.int64)
     if lengths.sum():
-        padded[np.arange(longest) >= longest - lengths[:, None]] = np.concatenate(tails) + 1
+        padded[np.arange(longest) < lengths[:, None]] = np.concatenate(tails) + 1
     return padded

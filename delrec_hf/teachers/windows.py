@@ -1,12 +1,12 @@
 """What a teacher learns from and is validated on, a batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.teachers.histories import Histories, column, pad_left
+from delrec_hf.teachers.histories import Histories, IntArray, column, pad_right
 
 Batch = dict[str, torch.Tensor]
 
@@ -14,56 +14,119 @@ Batch = dict[str, torch.Tensor]
 class TrainingWindows(torch.utils.data.Dataset[Batch]):
     """Every user's training items cut into windows; each item but a user's first is a label once.
 
+    Args:
+        prepared: The data; only its training items are read.
+        length: How many labels a window has at most.
+        context: How many more items a window may read before the first item with a label.
+        horizon: How many of the items after a position are its targets.
+
     Attributes:
         items: Training item rows, user after user.
         starts: `(windows,)` where each window's inputs start in `items`.
-        lengths: `(windows,)` how many inputs each has, at most `max_length`.
+        firsts: `(windows,)` the input after which the first label comes.
+        ends: `(windows,)` where the inputs end.
+        users: `(windows,)` rows of the users.
+        lengths: `(windows,)` how many inputs each has.
     """
 
-    def __init__(self, prepared: PreparedData, max_length: int) -> None:
+    def __init__(
+        self, prepared: PreparedData, length: int, context: int = 0, horizon: int = 1
+    ) -> None:
         self.items, bounds = Histories.of(prepared).training()
+        self.horizon = horizon
         labels = np.maximum(np.diff(bounds) - 1, 0)
-        counts = -(-labels // max_length)
+        counts = -(-labels // length)
         first = np.cumsum(counts) - counts
         nth = np.arange(counts.sum()) - np.repeat(first, counts)  # 0 for a user's last window
-        ends = np.repeat(bounds[1:] - 1, counts) - nth * max_length
-        self.starts = np.maximum(ends - max_length, np.repeat(bounds[:-1], counts))
-        self.lengths = ends - self.starts
+        begins = np.repeat(bounds[:-1], counts)
+        self.users = np.repeat(np.arange(len(counts)), counts)
+        self.ends = np.repeat(bounds[1:] - 1, counts) - nth * length
+        self.firsts = np.maximum(self.ends - length, begins)
+        self.starts = np.maximum(self.firsts - context, begins)
+        self.lengths = self.ends - self.starts
+        self.last_items = np.repeat(bounds[1:], counts)
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return `input_ids` and `labels`, both `(batch, longest)`, padded on the left."""
-        starts, lengths = self.starts[indices], self.lengths[indices]
-        longest = lengths.max()
-        places = np.arange(longest) - (longest - lengths)[:, None]
-        real = places >= 0
-        places = np.where(real, starts[:, None] + places, 0)
-        ids = np.where(real, self.items[places] + 1, 0)
-        labels = np.where(real, self.items[np.where(real, places + 1, 0)], -100)
-        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        """Return a batch as `SequentialModel.forward` takes it, padded on the right."""
+        places = self.starts[indices][:, None] + np.arange(self.lengths[indices].max())
+        real = places < self.ends[indices][:, None]
+        labelled = real & (places >= self.firsts[indices][:, None])
+        batch = {
+            "input_ids": np.where(real, self._at(places) + 1, 0),
+            "user_ids": self.users[indices] + 1,
+            "labels": np.where(labelled, self._at(places + 1), -100),
+        }
+        if self.horizon > 1:
+            later = places[:, :, None] + np.arange(2, self.horizon + 1)
+            there = labelled[:, :, None] & (later < self.last_items[indices][:, None, None])
+            batch["later_labels"] = np.where(there, self._at(later), -100)
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+    def _at(self, places: IntArray) -> IntArray:
+        return self.items[np.minimum(places, len(self.items) - 1)]
 
 
 class ValidationHistories(torch.utils.data.Dataset[Batch]):
-    """What stands before each user's validation item."""
+    """What stands before each user's validation item, short histories first."""
 
     def __init__(self, prepared: PreparedData, max_length: int) -> None:
-        examples = prepared.examples["validation"]
-        self.histories = Histories.of(prepared).before(
-            column(examples, "user_id").tolist(), column(examples, "position").astype(np.int64)
-        )
-        self.targets = column(examples, "target").astype(np.int64)
+        sequences, examples = Histories.of(prepared), prepared.examples["validation"]
+        users = column(examples, "user_id").tolist()
+        histories = sequences.before(users, column(examples, "position").astype(np.int64))
+        order = np.argsort([min(len(one), max_length) for one in histories], kind="stable")
+        self.histories = [histories[row] for row in order]
+        self.users = sequences.users.get_indexer(users)[order]
+        self.targets = column(examples, "target").astype(np.int64)[order]
         self.max_length = max_length
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return `input_ids` and `seen` (item ids, 0 fills up), and `labels` (item rows)."""
+        """Return `input_ids`, `user_ids`, `seen` (item ids, 0 fills up), `labels` (item rows)."""
         histories = [self.histories[index] for index in indices]
         return {
-            "input_ids": torch.from_numpy(pad_left(histories, self.max_length)),
-            "seen": torch.from_numpy(pad_left(histories, max(map(len, histories)))),
+            "input_ids": torch.from_numpy(pad_right(histories, self.max_length)),
+            "user_ids": torch.from_numpy(self.users[indices] + 1),
+            "seen": torch.from_numpy(pad_right(histories, max(map(len, histories)))),
             "labels": torch.from_numpy(self.targets[indices]),
         }
+
+
+class LengthGroups(torch.utils.data.Sampler[int]):
+    """A new random order each epoch in which a batch holds windows of about one length.
+
+    The order follows from seed and epoch alone, so that processes and resumed runs agree on it.
+
+    Args:
+        lengths: `(windows,)`.
+        batch_size: Windows per batch.
+        seed: Decides all orders.
+    """
+
+    _BATCHES = 50  # sorted together: few enough that neighbours in length still mix
+
+    def __init__(self, lengths: IntArray, batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(len(self.lengths))
+        group = np.arange(len(order)) // (self._BATCHES * self.batch_size)
+        order = order[np.lexsort((self.lengths[order], group))]
+        whole = len(order) - len(order) % self.batch_size
+        batches = generator.permutation(order[:whole].reshape(-1, self.batch_size), axis=0)
+        return iter([*batches.ravel().tolist(), *order[whole:].tolist()])

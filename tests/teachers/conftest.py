@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.teachers.training import TeacherConfig
+from delrec_hf.teachers.config import TeacherConfig
 
 LISTS = List(Value("int32"))
 SEQUENCES = Features({"user_id": Value("string"), "items": LISTS, "train_end": Value("int32")})

@@ -20,13 +20,18 @@ from transformers import TrainerCallback
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.teachers import training
+from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories
+from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import predict
-from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel, SASRecOutput
-from delrec_hf.teachers.training import TeacherConfig, load_teacher, train_teacher
+from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
+from delrec_hf.teachers.sequential import SequentialModel, SequentialOutput
+from delrec_hf.teachers.training import train_teacher
 from delrec_hf.teachers.windows import TrainingWindows, ValidationHistories
 
 Configure = Callable[..., TeacherConfig]
+
+LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -53,6 +58,7 @@ def test_every_training_item_but_the_first_is_a_label_once(
         assert [label for i, label in zip(ids, labels, strict=True) if not i] == (
             [-100] * (len(ids) - len(real))
         )
+        assert all(ids[: len(real)])
         assert [label for _, label in real[:-1]] == [item for item, _ in real[1:]]
         found += real
     parts = [row["items"][: row["train_end"]] for row in prepared.sequences]
@@ -60,8 +66,13 @@ def test_every_training_item_but_the_first_is_a_label_once(
     assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.parametrize("kind", NEURAL)
 def test_no_validation_or_test_item_is_ever_in_a_training_batch(
-    prepared: PreparedData, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: PreparedData,
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
     # Held-out items become items that no training part has, so that any leak shows.
     rows = [
@@ -78,23 +89,32 @@ def test_no_validation_or_test_item_is_ever_in_a_training_batch(
         examples={"validation": examples},
     )
     seen: set[int] = set()
-    forward = SASRecModel.forward
+    forward = SequentialModel.forward
 
-    def watched(self, input_ids, labels=None, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+    def watched(self, input_ids, **others):  # type: ignore[no-untyped-def]
         if self.training:
             seen.update((input_ids[input_ids > 0] - 1).tolist())
-            seen.update(labels[labels >= 0].tolist())
-        return forward(self, input_ids, labels, num_items_in_batch)
+            for name in ("labels", "later_labels"):
+                seen.update(others[name][others[name] >= 0].tolist())
+        return forward(self, input_ids, **others)
 
-    monkeypatch.setattr(SASRecModel, "forward", watched)
-    train_teacher(leaky, configure(), tmp_path / "teacher")
+    monkeypatch.setattr(SequentialModel, "forward", watched)
+    train_teacher(leaky, configure(type=kind, horizon=4), tmp_path / "teacher")
     assert seen == {item for row in prepared.sequences for item in row["items"][: row["train_end"]]}
 
 
+@pytest.mark.parametrize(
+    "loss",
+    ["softmax", *(pytest.param(name, marks=pytest.mark.slow) for name in LOSSES[1:])],
+)
+@pytest.mark.parametrize("kind", NEURAL)
 def test_a_cycle_is_learned_to_the_last_item(
-    cycle: PreparedData, configure: Configure, tmp_path: Path
+    cycle: PreparedData, configure: Configure, tmp_path: Path, kind: str, loss: str
 ) -> None:
-    config = configure(num_train_epochs=80, learning_rate=1e-2, patience=80, dropout=0.1)
+    config = configure(
+        **{"type": kind, "loss": loss, "num_negatives": 12, "dropout": 0.2},
+        **{"num_train_epochs": 80, "learning_rate": 1e-2, "patience": 80, "weight_decay": 1.0},
+    )
     train_teacher(cycle, config, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher", cycle)
     for part in ("validation", "test"):
@@ -122,8 +142,8 @@ def test_scores_that_are_all_the_same_are_no_success(
     prepared: PreparedData, configure: Configure, tmp_path: Path, value: float
 ) -> None:
     class Flat(SASRecModel):
-        def forward(self, input_ids, labels=None, num_items_in_batch=None):  # type: ignore[no-untyped-def]
-            return SASRecOutput(scores=torch.full((len(input_ids), 30), value))
+        def forward(self, input_ids, user_ids):  # type: ignore[no-untyped-def]
+            return SequentialOutput(scores=torch.full((len(input_ids), 30), value))
 
     trainer = training.TeacherTrainer(
         model=Flat(SASRecConfig(num_items=30)),
@@ -136,7 +156,7 @@ def test_scores_that_are_all_the_same_are_no_success(
     assert trainer.evaluate()["eval_lowest"] >= 11
 
 
-@pytest.mark.parametrize("kind", ["sasrec", "popularity", "markov", "random"])
+@pytest.mark.parametrize("kind", [*NEURAL, "popularity", "markov", "co-occurrence", "random"])
 def test_a_loaded_teacher_scores_as_the_trained_one(
     prepared: PreparedData, configure: Configure, tmp_path: Path, kind: str
 ) -> None:
@@ -148,7 +168,6 @@ def test_a_loaded_teacher_scores_as_the_trained_one(
     first, second = (load_teacher(folder, prepared).score(*ask) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (1, 30)
-    assert first.dtype == np.float64
     record = json.loads((folder / "teacher.json").read_text())
     assert record["type"] == kind
     assert str(tmp_path) not in (folder / "teacher.json").read_text()

@@ -1,0 +1,123 @@
+"""Getting a teacher back from a folder or the Hub, and knowing whether it fits the data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.errors import InputError
+from delrec_hf.files import fingerprint, read_json
+from delrec_hf.logging import get_logger
+from delrec_hf.teachers import caser, gru4rec, sasrec  # noqa: F401 - known to AutoModel then
+from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
+from delrec_hf.teachers.config import TeacherConfig
+from delrec_hf.teachers.histories import Histories, column
+from delrec_hf.teachers.ranked_lists import RankedLists
+from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
+from delrec_hf.teachers.teacher import NeuralTeacher, Teacher
+
+logger = get_logger(__name__)
+
+
+def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
+    """Return the teacher that `train_teacher` wrote.
+
+    Args:
+        folder: Its folder.
+        prepared: The data it was trained on; the simple ones are fitted to it again.
+
+    Raises:
+        InputError: If the folder holds no teacher, or one of another catalogue.
+    """
+    path = Path(folder) / "teacher.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no teacher.json; train a teacher with `delrec teach`")
+    record = read_json(path)
+    if record["catalogue"] != fingerprints(prepared)["catalogue"]:
+        raise InputError(_other_catalogue(folder, prepared))
+    if record["type"] == "random":
+        return Random.fit(prepared, **record["settings"])
+    if record["type"] == "popularity":
+        return Popularity.fit(prepared)
+    if record["type"] == "markov":
+        return Markov.fit(prepared)
+    if record["type"] == "co-occurrence":
+        return CoOccurrence.fit(prepared)
+    if record["type"] == "ranked_lists":
+        return RankedLists.load(folder, prepared)
+    with no_file_bars():
+        model = AutoModel.from_pretrained(folder)
+    known = model.config.users == fingerprints(prepared)["users"]
+    users = pd.Index(column(prepared.sequences, "user_id")) if known else pd.Index([])
+    return NeuralTeacher(model.to("cuda" if torch.cuda.is_available() else "cpu"), users)
+
+
+def trained_before(prepared: PreparedData, config: TeacherConfig) -> SequentialModel:
+    """Load a teacher from a folder or the Hub for this catalogue."""
+    try:
+        found = AutoConfig.from_pretrained(config.path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"teacher.path {config.path!r} holds no teacher: {reason} Give a folder or Hub id "
+            "that a teacher trained here was saved to"
+        ) from error
+    if found.model_type != f"delrec_{config.type}":
+        raise InputError(
+            f"teacher.path {config.path!r} holds a model of type `{found.model_type}`; expected "
+            f"`delrec_{config.type}`, as teacher.type is `{config.type}`"
+        )
+    if found.catalogue != fingerprints(prepared)["catalogue"]:
+        raise InputError(_other_catalogue(config.path, prepared))
+    if found.training_items != fingerprints(prepared)["training_items"]:
+        logger.warning(
+            "the teacher in %s was trained on other interactions than these training items; it "
+            "may know validation and test items",
+            config.path,
+        )
+    with no_file_bars():
+        model: SequentialModel = AutoModel.from_pretrained(config.path)
+    return model
+
+
+def shape(config: SequentialConfig) -> dict[str, Any]:
+    """Return what a record tells of a teacher that was trained before."""
+    names = ("max_length", "hidden_size", "num_hidden_layers", "num_attention_heads", "dropout")
+    return {"trained": "before", **{n: getattr(config, n) for n in names if hasattr(config, n)}}
+
+
+def _other_catalogue(place: object, prepared: PreparedData) -> str:
+    return (
+        f"the teacher in {place} was trained on another catalogue than these "
+        f"{len(prepared.items)} items; train it again with `delrec teach`"
+    )
+
+
+@contextmanager
+def no_file_bars() -> Iterator[None]:
+    """Hide the bar that transformers shows for each file; a teacher is one small file."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def fingerprints(prepared: PreparedData) -> dict[str, str]:
+    """Return what a teacher's config remembers of its data: see `SequentialConfig`."""
+    training = Histories.of(prepared).training()
+    return {
+        "catalogue": fingerprint(column(prepared.items, "item_id").tolist()),
+        "users": fingerprint(column(prepared.sequences, "user_id").tolist()),
+        "training_items": fingerprint(
+            [part.tolist() for part in Histories.of(prepared).training()]
+        ),
+    }

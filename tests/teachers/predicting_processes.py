@@ -1,0 +1,31 @@
+"""Started by a test as one process or as two: predict for all positions, say how many took part."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import PartialState
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.teachers import predictions
+from delrec_hf.teachers.predictions import all_positions, write_predictions
+from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
+from delrec_hf.teachers.teacher import NeuralTeacher
+
+
+def main(folder: Path, data: Path) -> None:
+    state = PartialState(cpu=True)
+    prepared = PreparedData.load(data)
+    torch.manual_seed(0)
+    model = SASRecModel(SASRecConfig(num_items=30, max_length=6, hidden_size=16))
+    predictions._SCORES_AT_ONCE = 30 * 7  # many batches, so that the processes have some to share
+    places = {"all": all_positions(prepared), "test": prepared.examples["test"].select(range(3))}
+    write_predictions(NeuralTeacher(model, pd.Index([])), prepared, places, 5, folder / "lists")
+    if state.is_main_process:
+        (folder / "processes.json").write_text(json.dumps(state.num_processes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,94 @@
+"""The losses, each against its formula written out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from delrec_hf.teachers import losses
+from delrec_hf.teachers.losses import binary_loss, sampled_softmax_loss, softmax_loss
+
+
+@pytest.fixture
+def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(12, 8, requires_grad=True)
+    items = torch.randn(20, 8, requires_grad=True)
+    weights = torch.rand(12, 3) * (torch.rand(12, 3) > 0.2)
+    return hidden, items, torch.randint(0, 20, (12, 3)), weights
+
+
+def plain_softmax(hidden, items, targets, weights):  # type: ignore[no-untyped-def]
+    logs = (hidden @ items.T).log_softmax(dim=1)
+    return -(weights * logs.gather(1, targets)).sum()
+
+
+@pytest.mark.parametrize("at_once", [20, 100, 2**20])
+def test_the_softmax_in_blocks_is_the_plain_one_and_so_are_its_gradients(  # type: ignore[no-untyped-def]
+    problem, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    hidden, items, _targets, _weights = problem
+    found, expected = softmax_loss(*problem), plain_softmax(*problem)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(3 * found, (hidden, items)),
+        torch.autograd.grad(3 * expected, (hidden, items)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_huge_scores_give_a_finite_softmax(problem) -> None:  # type: ignore[no-untyped-def]
+    hidden, items, targets, weights = problem
+    found = softmax_loss(hidden * 1e4, items, targets, weights)
+    assert torch.isfinite(found)
+    assert all(torch.isfinite(one).all() for one in torch.autograd.grad(found, (hidden, items)))
+
+
+def test_the_sampled_softmax_tends_to_the_whole_one(problem) -> None:  # type: ignore[no-untyped-def]
+    _hidden, _items, _targets, _weights = problem
+    counts = torch.arange(1.0, 21.0)  # uneven: without the correction the two would differ
+    found = sampled_softmax_loss(*problem, counts=counts, num_negatives=200_000)
+    torch.testing.assert_close(found, plain_softmax(*problem), rtol=0.02, atol=0)
+    assert not torch.isclose(
+        sampled_softmax_loss(*problem, counts=counts**4, num_negatives=200), found, rtol=0
+    )
+
+
+def test_the_target_is_never_its_own_negative(problem) -> None:  # type: ignore[no-untyped-def]
+    hidden, items, _targets, _weights = problem
+    alone = torch.zeros(20)
+    alone[4] = 1.0  # only item 4 is ever drawn, and it is the target
+    ones = torch.ones(12, 1)
+    found = sampled_softmax_loss(
+        hidden, items, torch.full((12, 1), 4), ones, counts=alone, num_negatives=5
+    )
+    assert found.item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_bce_with_one_item_left_to_draw_is_the_formula() -> None:
+    torch.manual_seed(0)
+    hidden, items = torch.randn(6, 8), torch.randn(2, 8)
+    targets, ones = torch.ones(6, 1, dtype=torch.long), torch.ones(6, 1)
+    scores = hidden @ items.T
+    found = binary_loss(hidden, items, targets, ones, num_negatives=40_000)
+    # Half of the draws hit the target and count nothing.
+    expected = (F.softplus(-scores[:, 1]) + F.softplus(scores[:, 0]) / 2).sum()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0)
+
+
+def test_gbce_without_calibration_is_bce_over_added_negatives() -> None:
+    torch.manual_seed(0)
+    hidden, items = torch.randn(6, 8), torch.randn(11, 8)
+    targets, ones = torch.zeros(6, 1, dtype=torch.long), torch.ones(6, 1)
+
+    def loss(calibration: float | None) -> float:
+        torch.manual_seed(1)
+        found = binary_loss(hidden, items, targets, ones, num_negatives=4, calibration=calibration)
+        return found.item()
+
+    positive = F.softplus(-(hidden @ items[0])).sum().item()
+    negatives = loss(0.0) - positive
+    assert loss(None) == pytest.approx(positive + negatives / 4, rel=1e-5)
+    # Fully calibrated, the positive counts with beta = alpha = 4 / 10.
+    assert loss(1.0) == pytest.approx(0.4 * positive + negatives, rel=1e-5)
