@@ -173,6 +173,9 @@ def _fingerprint(stage: Stage, recipe: Recipe, before: dict[str, str]) -> str:
         given["data"] = asdict(settings) | {"path": settings.dataset_name}
         for path in (Path(settings.path), Path(settings.domain)):
             inputs.append(content_hash(path) if path.exists() else str(path))
+    taken = recipe.settings("teacher").path if stage.name == "teach" else None
+    if taken is not None:
+        inputs.append(content_hash(Path(taken)) if Path(taken).exists() else taken)
     if stage.name == "distil":
         path = Path(recipe.settings("backbone").model_name_or_path)
         inputs.append(content_hash(path) if path.exists() else str(path))

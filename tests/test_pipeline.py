@@ -13,20 +13,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
+from delrec_hf.data.prepared import PreparedData
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.errors import InputError
 from delrec_hf.pipeline import run_recipe
 from delrec_hf.recipe import Recipe
 from delrec_hf.run import Run
 from delrec_hf.stages import PARTS
+from delrec_hf.teachers.baselines import CoOccurrence
+from delrec_hf.teachers.predictions import predict
 
 BACKBONE = Path(__file__).parents[1] / "recipes" / "backbones" / "toy"
 SYSTEMS = {
-    *("random", "popularity", "markov", "teacher/sasrec"),
+    *("random", "popularity", "markov", "co-occurrence", "teacher/sasrec"),
     *("zero-shot", "prompt-only", "lora-only", "delrec"),
 }
 STAGES = ["prepare", "teach", "distil", "finetune", "evaluate"]
@@ -244,6 +249,44 @@ def test_a_changed_section_repeats_its_stage_and_those_after_it(
     assert ("lora-only" not in results["systems"]) == without_control
     if changes.get("teacher"):
         assert "teacher/markov" in results["systems"]
+
+
+def lists_of(run: Path) -> pa.Table:
+    """What a recommender elsewhere would export for a run: here, of every item not yet met."""
+    prepared = PreparedData.load(run / "data")
+    rows = []
+    for part in PARTS:
+        predicted = predict(CoOccurrence.fit(prepared), prepared, prepared.examples[part], 20)
+        rows += [
+            {"user_id": row["user_id"], "position": row["position"], "item_id": item, "rank": rank}
+            for row in predicted
+            for rank, item in enumerate(prepared.items[row["items"]]["item_id"], start=1)
+        ]
+    return pa.Table.from_pylist(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gru4rec", "caser", "co-occurrence", "ranked_lists", "by path"])
+def test_every_teacher_goes_to_the_end_of_the_chain(
+    again: Callable[..., list[str]], finished: Path, tmp_path: Path, kind: str
+) -> None:
+    teacher: dict[str, Any] = {"type": kind, "max_length": 6}
+    if kind == "ranked_lists":
+        teacher["path"] = str(tmp_path / "lists.parquet")
+        pq.write_table(lists_of(finished), teacher["path"])
+    if kind == "by path":
+        teacher = {"type": "sasrec", "path": str(finished / "teacher")}
+    assert again(teacher=teacher) == STAGES[1:]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert f"teacher/{teacher['type']}" in results["systems"]
+    assert 0 < results["systems"]["delrec"]["ndcg@10"] <= 1
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert teacher["type"] in card
+    assert str(tmp_path) not in card
+    assert again(teacher=teacher) == []
+    if kind == "ranked_lists":
+        pq.write_table(lists_of(finished).slice(1), teacher["path"])
+        assert again(teacher=teacher) == STAGES[1:]
 
 
 def test_changed_data_repeat_what_reads_them(

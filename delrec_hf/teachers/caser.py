@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from delrec_hf.teachers.dropout import dropout
 from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
 
 
@@ -57,7 +58,7 @@ class CaserModel(SequentialModel):
         features = torch.cat(
             [torch.cat(found, dim=1).transpose(1, 2), summed.permute(0, 2, 3, 1).flatten(2)], dim=2
         )
-        features = F.dropout(features, self.config.dropout, self.training)
+        features = dropout(features, self.config.dropout, self.training)
         hidden = F.relu(self.network(features))
         users = input_ids.new_zeros(len(input_ids)) if user_ids is None else user_ids
         person = self.user_embedding(users)[:, None].expand_as(hidden)

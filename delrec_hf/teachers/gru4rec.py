@@ -1,10 +1,10 @@
 """GRU4Rec: a recurrent recommender (Hidasi et al. 2016, arXiv 1511.06939; 2018, 1706.03847)."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from delrec_hf.teachers.dropout import dropout
 from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
 
 
@@ -46,9 +46,9 @@ class GRU4RecModel(SequentialModel):
     ) -> torch.Tensor:
         """Return `(batch, length, hidden_size)`; see `SequentialModel.encode`."""
         embedded = self.item_embedding(input_ids)
-        embedded = F.dropout(embedded, self.config.dropout, self.training)
+        embedded = dropout(embedded, self.config.dropout, self.training)
         states, _ = self.recurrent(embedded)
-        states = F.dropout(states, self.config.dropout, self.training)
+        states = dropout(states, self.config.dropout, self.training)
         hidden: torch.Tensor = self.to_items(states)
         return hidden
 

@@ -117,7 +117,5 @@ def fingerprints(prepared: PreparedData) -> dict[str, str]:
     return {
         "catalogue": fingerprint(column(prepared.items, "item_id").tolist()),
         "users": fingerprint(column(prepared.sequences, "user_id").tolist()),
-        "training_items": fingerprint(
-            [part.tolist() for part in Histories.of(prepared).training()]
-        ),
+        "training_items": fingerprint([part.tolist() for part in training]),
     }

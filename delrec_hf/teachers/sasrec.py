@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from delrec_hf.teachers.dropout import dropout
 from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
 
 
@@ -45,10 +46,10 @@ class SASRecBlock(nn.Module):
         query, key, value = mixed.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         read = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
         read = self.attention_out(read.transpose(1, 2).reshape(batch, length, width))
-        hidden = hidden + F.dropout(read, dropped, self.training)
+        hidden = hidden + dropout(read, dropped, self.training)
         inner = F.gelu(self.network_in(self.network_norm(hidden)))
-        inner = F.dropout(inner, dropped, self.training)
-        return hidden + F.dropout(self.network_out(inner), dropped, self.training)
+        inner = dropout(inner, dropped, self.training)
+        return hidden + dropout(self.network_out(inner), dropped, self.training)
 
 
 class SASRecModel(SequentialModel):
@@ -74,7 +75,7 @@ class SASRecModel(SequentialModel):
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         hidden = self.item_embedding(input_ids) + self.position_embedding(positions)
         hidden = hidden * self.config.hidden_size**0.5
-        hidden = F.dropout(hidden, self.config.dropout, self.training)
+        hidden = dropout(hidden, self.config.dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden)
         normed: torch.Tensor = self.final_norm(hidden)

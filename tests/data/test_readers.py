@@ -232,7 +232,7 @@ def test_typed_dates_become_whole_numbers(tmp_path):
         ("a.csv", b"user,item\n", "holds no rows"),
         ("a.csv.gz", b"user,item\n1,2\n", "cannot be decompressed"),
         ("a.csv.xz", lzma.compress(b"user,item\n1,2\n")[:-9], "cannot be decompressed"),
-        ("a.csv.gz", gzip.compress(b""), "is empty"),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.csv", b"user,item\n1,2\n\xe9,3\n", r"not UTF-8: byte 14 \(line 3\) is 0xe9; save it"),
         ("a.jsonl", b'{"user": "\xe9"}\n', "not UTF-8: byte 10"),
         ("a.csv", b"user,user\n1,2\n", "several columns named `user`"),

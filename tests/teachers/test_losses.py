@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from delrec_hf.teachers import losses
+from delrec_hf.teachers.dropout import dropout
 from delrec_hf.teachers.losses import binary_loss, sampled_softmax_loss, softmax_loss
 
 
@@ -92,3 +93,22 @@ def test_gbce_without_calibration_is_bce_over_added_negatives() -> None:
     assert loss(None) == pytest.approx(positive + negatives / 4, rel=1e-5)
     # Fully calibrated, the positive counts with beta = alpha = 4 / 10.
     assert loss(1.0) == pytest.approx(0.4 * positive + negatives, rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
+    torch.manual_seed(0)
+    values = torch.ones(1000, 333, requires_grad=True)
+    found = dropout(values, share, True)
+    found.sum().backward()
+    assert (found == 0).float().mean().item() == pytest.approx(share, abs=0.004)
+    assert found.mean().item() == pytest.approx(1.0, abs=0.004)
+    torch.testing.assert_close(values.grad, found)
+    # Each of the eight values that one integer decides is dropped as often as the others.
+    by_byte = (found.flatten()[:332_992].view(-1, 8) == 0).float().mean(dim=0)
+    assert (by_byte - share).abs().max() < 0.01
+
+
+def test_nothing_is_dropped_outside_training() -> None:
+    values = torch.randn(5, 5)
+    assert dropout(values, 0.5, False) is values

@@ -15,7 +15,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.numpy import load_file
-from transformers import TrainerCallback
+from transformers import AutoModel, TrainerCallback
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
@@ -27,7 +27,7 @@ from delrec_hf.teachers.predictions import predict
 from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.sequential import SequentialModel, SequentialOutput
 from delrec_hf.teachers.training import train_teacher
-from delrec_hf.teachers.windows import TrainingWindows, ValidationHistories
+from delrec_hf.teachers.windows import LengthGroups, TrainingWindows, ValidationHistories
 
 Configure = Callable[..., TeacherConfig]
 
@@ -273,6 +273,70 @@ def test_too_little_data_is_named(configure: Configure, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="0 training windows"):
         train_teacher(prepared, configure(), tmp_path / "teacher")
+
+
+@pytest.mark.parametrize("kind", NEURAL)
+def test_a_teacher_trained_before_is_taken_by_its_path(
+    prepared: PreparedData, configure: Configure, tmp_path: Path, kind: str
+) -> None:
+    train_teacher(prepared, configure(type=kind), tmp_path / "one")
+    # What push_to_hub puts up and the Hub gives back: config and weights.
+    AutoModel.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "hub")
+    config = configure(type=kind, path=str(tmp_path / "hub"), hidden_size=64)
+    train_teacher(prepared, config, tmp_path / "two")
+    first, second = (
+        predict(load_teacher(tmp_path / name, prepared), prepared, prepared.examples["test"], 5)
+        for name in ("one", "two")
+    )
+    assert first[:] == second[:]
+    record = (tmp_path / "two" / "teacher.json").read_text()
+    assert json.loads(record)["settings"]["hidden_size"] == 16
+    assert str(tmp_path) not in record
+
+
+def test_a_path_that_holds_no_fitting_teacher_is_refused_in_one_line(
+    prepared: PreparedData, cycle: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    train_teacher(prepared, configure(), tmp_path / "teacher")
+    path = str(tmp_path / "teacher")
+    cases = [
+        (prepared, configure(type="caser", path=path), "of type `delrec_sasrec`; expected"),
+        (cycle, configure(path=path), "another catalogue"),
+        (prepared, configure(path=str(tmp_path / "none")), "holds no teacher"),
+        (prepared, configure(path="someone/not-there"), "holds no teacher"),
+    ]
+    for data, config, message in cases:
+        with pytest.raises(InputError, match=message) as refused:
+            train_teacher(data, config, tmp_path / "two")
+        assert "\n" not in str(refused.value)
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_teacher_of_other_interactions_is_taken_with_a_warning(
+    prepared: PreparedData,
+    configure: Configure,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    longer = prepared.sequences.map(lambda row: {"train_end": len(row["items"])})
+    train_teacher(
+        dataclasses.replace(prepared, sequences=longer), configure(), tmp_path / "teacher"
+    )
+    train_teacher(prepared, configure(path=str(tmp_path / "teacher")), tmp_path / "two")
+    assert "may know validation and test items" in caplog.text
+
+
+def test_a_batch_holds_windows_of_about_one_length_in_an_order_of_the_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 51, size=4000)
+    sampler = LengthGroups(lengths, batch_size=16, seed=3)
+    first, same = list(sampler), list(sampler)
+    sampler.set_epoch(1)
+    other = list(sampler)
+    assert first == same != other
+    for order in (first, other):
+        assert sorted(order) == list(range(4000))
+    spread = np.ptp(lengths[np.array(first)].reshape(-1, 16), axis=1)
+    assert np.median(spread) <= 2
 
 
 @pytest.mark.slow
