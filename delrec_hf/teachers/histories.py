@@ -52,11 +52,16 @@ class Histories:
 
         Raises:
             KeyError: If a user has no sequence.
+            IndexError: If a position lies outside the user's sequence.
         """
         rows = self.users.get_indexer(pd.Index(user_ids))
         if (rows < 0).any():
             raise KeyError(f"user `{user_ids[int(np.argmin(rows))]}` has no sequence")
         starts = self.bounds[rows]
+        outside = (positions < 0) | (positions > np.diff(self.bounds)[rows])
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise IndexError(f"user `{user_ids[row]}` has no position {positions[row]}")
         return [
             self.items[start : start + position]
             for start, position in zip(starts, positions, strict=True)

@@ -92,7 +92,9 @@ class TeacherTrainer(Trainer):
         self, train_dataset: torch.utils.data.Dataset[Batch] | None = None
     ) -> torch.utils.data.Sampler[int]:
         windows: Any = self.train_dataset if train_dataset is None else train_dataset
-        return LengthGroups(windows.lengths, self._train_batch_size, self.args.seed)
+        # The batches of all processes together are one of a single process.
+        together = self._train_batch_size * self.args.world_size
+        return LengthGroups(windows.lengths, together, self.args.seed)
 
     def prediction_step(
         self,

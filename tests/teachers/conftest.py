@@ -1,5 +1,9 @@
 """Small prepared data, made in memory: no file is read."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,3 +106,24 @@ def configure(tmp_path: Path) -> Callable[..., TeacherConfig]:
         return TeacherConfig(**{**small, **settings})
 
     return make
+
+
+@pytest.fixture
+def launch() -> Callable[[int, str, list[str]], None]:
+    """Run a script of this folder in one plain process, or as the README says for more."""
+
+    def run(processes: int, script: str, arguments: list[str]) -> None:
+        command = [sys.executable]
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = str(free.getsockname()[1])
+            config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
+            command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
+            command += ["--num_processes", str(processes), "--main_process_port", port]
+        command += [str(Path(__file__).with_name(script)), *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run

@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
-import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -316,7 +313,9 @@ def test_missing_lists_are_named(prepared: PreparedData, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_lists_of_one(prepared: PreparedData, tmp_path: Path) -> None:
+def test_two_processes_write_the_lists_of_one(
+    prepared: PreparedData, tmp_path: Path, launch: Callable[[int, str, list[str]], None]
+) -> None:
     data = tmp_path / "data"
     prepared.items.save_to_disk(str(data / "items"))
     prepared.sequences.save_to_disk(str(data / "sequences"))
@@ -324,7 +323,7 @@ def test_two_processes_write_the_lists_of_one(prepared: PreparedData, tmp_path: 
     (data / "info.json").write_text("{}")
     found = {}
     for processes in (1, 2):  # into one folder: what one process wrote must be gone after two
-        _launch(processes, [str(tmp_path), str(data)])
+        launch(processes, "predicting_processes.py", [str(tmp_path), str(data)])
         assert json.loads((tmp_path / "processes.json").read_text()) == processes
         names = sorted(path.name for path in (tmp_path / "lists").iterdir())
         assert names == sorted(
@@ -339,19 +338,3 @@ def test_two_processes_write_the_lists_of_one(prepared: PreparedData, tmp_path: 
     assert len(found[1]["all"]["user_id"]) == len(all_positions(prepared))
     shards = sorted((tmp_path / "lists").glob("all-*"))
     assert min(pq.ParquetFile(path).metadata.num_rows for path in shards) > 100
-
-
-def _launch(processes: int, arguments: list[str]) -> None:
-    """Run the script in one plain process, or as the README says for more."""
-    command = [sys.executable]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
-        command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-        command += ["--num_processes", str(processes), "--main_process_port", port]
-    command += [str(Path(__file__).with_name("predicting_processes.py")), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]

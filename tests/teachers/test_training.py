@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -340,7 +336,9 @@ def test_a_batch_holds_windows_of_about_one_length_in_an_order_of_the_epoch() ->
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_validate_as_one(prepared: PreparedData, tmp_path: Path) -> None:
+def test_two_processes_train_and_validate_as_one(
+    prepared: PreparedData, tmp_path: Path, launch: Callable[[int, str, list[str]], None]
+) -> None:
     data = tmp_path / "data"
     prepared.items.save_to_disk(str(data / "items"))
     prepared.sequences.save_to_disk(str(data / "sequences"))
@@ -352,24 +350,8 @@ def test_two_processes_train_and_validate_as_one(prepared: PreparedData, tmp_pat
     for processes, batch_size in ((1, 26), (2, 13)):
         folder = tmp_path / f"{processes}"
         folder.mkdir()
-        _launch(processes, [str(folder), str(data), str(batch_size)])
+        launch(processes, "training_processes.py", [str(folder), str(data), str(batch_size)])
         assert json.loads((folder / "processes.json").read_text()) == processes
         records[processes] = json.loads((folder / "teacher" / "teacher.json").read_text())
     assert records[2]["validation"] == pytest.approx(records[1]["validation"], abs=1e-9)
     assert_same_weights(tmp_path / "1" / "teacher", tmp_path / "2" / "teacher", atol=1e-5)
-
-
-def _launch(processes: int, arguments: list[str]) -> None:
-    """Run the script in one plain process, or as the README says for more."""
-    command = [sys.executable]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
-        command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-        command += ["--num_processes", str(processes), "--main_process_port", port]
-    command += [str(Path(__file__).with_name("two_processes.py")), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
