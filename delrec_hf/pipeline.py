@@ -82,11 +82,13 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
         logger.info("%d processes share the work", state.num_processes)
-    _check_sections(recipe)
+    names = [stage.name for stage in STAGES]
+    stages = STAGES if only is None else STAGES[: names.index(only) + 1]
+    _check_sections(recipe, [section for stage in stages for section in stage.sections])
     _check_folder(recipe.output_dir)
     record = RunRecord(recipe.output_dir)
     prints: dict[str, str] = {}
-    for stage in STAGES:
+    for stage in stages:
         prints[stage.name] = _fingerprint(stage, recipe, prints)
         outputs = [recipe.output_dir / name for name in stage.writes]
         done = record.is_done(stage.name, prints[stage.name], outputs)
@@ -119,14 +121,15 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
         logger.info("%s: wrote %s in %.0f s", stage.name, written, seconds)
 
 
-def _check_sections(recipe: Recipe) -> None:
+def _check_sections(recipe: Recipe, needed: list[str]) -> None:
     """Find every mistake in the recipe before the first stage works for an hour."""
     run = Run(recipe)
+    for section in dict.fromkeys([*needed, *recipe.sections]):
+        if section in ("teacher", "distil", "finetune"):
+            run.trainer_settings(section, section)
+        else:
+            recipe.settings(section)
     load_domain(recipe.settings("data").domain)
-    for section in ("backbone", "evaluate"):
-        recipe.settings(section)
-    for section in ("teacher", "distil", "finetune"):
-        run.trainer_settings(section, section)
 
 
 def _check_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from delrec_hf.recipe import SECTIONS, load_recipe
+from delrec_hf.recipe import SECTIONS, Recipe, load_recipe
 from delrec_hf.resources import resource
 from delrec_hf.run import Run
 
@@ -13,7 +13,7 @@ FOLDER = resource("recipes")
 RECIPES = sorted(
     path
     for path in FOLDER.rglob("*.yaml")
-    if path.parent.name not in ("accelerate_configs", "backbones")
+    if path.parent.name not in ("accelerate_configs", "backbones", "search")
 )
 
 
@@ -25,11 +25,23 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_section_of_a_shipped_recipe_is_valid(path: Path) -> None:
     recipe = load_recipe(path)
-    assert set(recipe.sections) == set(SECTIONS)
-    for section in ("data", "backbone", "evaluate"):
-        recipe.settings(section)
-    for section in ("teacher", "distil", "finetune"):
-        Run(recipe).trainer_settings(section, section)
+    assert set(recipe.sections) in (set(SECTIONS), {"data", "teacher"})
+    for section in recipe.sections:
+        if section in ("teacher", "distil", "finetune"):
+            Run(recipe).trainer_settings(section, section)
+        else:
+            recipe.settings(section)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((FOLDER / "search").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_trial_of_a_search_is_valid(path: Path, tmp_path: Path) -> None:
+    for kind, plan in yaml.safe_load(path.read_text(encoding="utf-8"))["teachers"].items():
+        for key, values in {"type": [kind], **plan.get("try", {})}.items():
+            for value in values:
+                teacher = {"type": kind, **plan["start"], key: value}
+                Run(Recipe(tmp_path, {"teacher": teacher})).trainer_settings("teacher", "teach")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -40,7 +52,7 @@ def test_no_recipe_names_a_place_of_one_machine(path: Path) -> None:
 
 
 def test_movielens_recipes_carry_the_terms_of_the_data() -> None:
-    for path in (FOLDER / "ml-100k").glob("*.yaml"):
+    for path in [*(FOLDER / "ml-100k").glob("*.yaml"), *(FOLDER / "ml-1m").glob("*.yaml")]:
         terms = load_recipe(path).settings("data").terms
         assert "research use only" in terms
         assert "Harper and Konstan (2015)" in terms
