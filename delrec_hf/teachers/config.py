@@ -10,11 +10,20 @@ from delrec_hf.errors import InputError
 NEURAL = ("sasrec", "gru4rec", "caser")
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "sasrec": {"max_length": 50, "hidden_size": 64, "num_layers": 2, "dropout": 0.3},
-    "gru4rec": {"max_length": 50, "hidden_size": 64, "num_layers": 1, "dropout": 0.3},
-    "caser": {"max_length": 10, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
+    "sasrec": {
+        **{"max_length": 50, "hidden_size": 64, "num_layers": 2, "dropout": 0.2, "horizon": 3},
+        "per_device_train_batch_size": 16,
+    },
+    "gru4rec": {
+        **{"max_length": 10, "hidden_size": 64, "num_layers": 1, "dropout": 0.4, "horizon": 3},
+        "per_device_train_batch_size": 32,
+    },
+    "caser": {
+        **{"max_length": 5, "hidden_size": 64, "num_layers": 1, "dropout": 0.5, "horizon": 1},
+        "per_device_train_batch_size": 32,
+    },
 }
-"""What a teacher's type decides where the recipe is silent: found by search on MovieLens-100K."""
+"""What a type decides where the recipe is silent: the winners of recipes/search/ml-100k.yaml."""
 
 _TRAINED = (
     *("max_length", "hidden_size", "num_layers", "dropout", "loss", "horizon", "learning_rate"),
@@ -89,19 +98,24 @@ class TeacherConfig(TrainingArguments):
         default=256, metadata={"help": "items drawn against the target: all losses but softmax"}
     )
     calibration: float = field(default=0.75, metadata={"help": "t of gbce, 0 to 1"})
-    horizon: int = field(
-        default=1,
-        metadata={"help": "how many next items a position learns, weighted 1, 1/2, 1/3 ..."},
+    horizon: int | None = field(
+        default=None,
+        metadata={
+            "help": "how many next items a position learns, weighted 1, 1/2, 1/3 ... (default: by "
+            "type)"
+        },
     )
     patience: int = field(
-        default=5, metadata={"help": "stop after so many epochs without a better validation"}
+        default=4, metadata={"help": "stop after so many epochs without a better validation"}
     )
 
     num_train_epochs: float = field(default=100, metadata={"help": "at most so many epochs"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate"})
+    learning_rate: float = field(default=4e-3, metadata={"help": "peak learning rate"})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "schedule"})
     warmup_steps: float = field(default=50, metadata={"help": "steps up to the peak"})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "windows per step"})
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "windows per step (default: by type)"}
+    )
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "users per step"})
     eval_strategy: str = field(default="epoch", metadata={"help": "when to validate"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to keep a checkpoint"})
@@ -123,10 +137,10 @@ class TeacherConfig(TrainingArguments):
     seed: int = field(default=42, metadata={"help": "decides the weights and the order"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, value in DEFAULTS.get(self.type, DEFAULTS["sasrec"]).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        super().__post_init__()
         assert self.hidden_size is not None  # filled in above
         assert self.dropout is not None
         if self.hidden_size % self.num_heads and self.type == "sasrec":

@@ -83,7 +83,7 @@ def prepared() -> PreparedData:
 @pytest.fixture
 def cycle() -> PreparedData:
     """Everyone walks around the same ring of 24 items, from different places."""
-    walks = {f"u{user}": [(user + step) % 24 for step in range(8)] for user in range(24)}
+    walks = {f"u{user}": [(user + step) % 24 for step in range(14)] for user in range(24)}
     return prepared_from(walks, 24)
 
 
