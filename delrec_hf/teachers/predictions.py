@@ -32,7 +32,9 @@ FEATURES = Features(
 
 _SCHEMA = FEATURES.arrow_schema
 _SCORES_AT_ONCE = 2**22  # 32 MB of float64: what bounds the memory of a batch
-_BYTES_AT_ONCE = 2**23  # of lists: what waits to be written as one group of rows
+# Of lists: what waits to be written as one group of rows. More would not only take its own size:
+# each waiting batch splits a hole in the heap that the next batch's scores no longer fit into.
+_BYTES_AT_ONCE = 2**20
 
 
 class _Batch(NamedTuple):
