@@ -26,7 +26,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """What a type decides where the recipe is silent: the winners of recipes/search/ml-100k.yaml."""
 
 _TRAINED = (
-    *("max_length", "hidden_size", "num_layers", "dropout", "loss", "horizon", "learning_rate"),
+    *("max_length", "hidden_size", "num_layers", "dropout", "loss", "num_negatives"),
+    *("calibration", "horizon", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size"),
     *("num_train_epochs", "patience", "seed"),
 )
