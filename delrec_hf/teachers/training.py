@@ -177,6 +177,7 @@ def _optimizer(config: TeacherConfig, num_windows: int) -> tuple[Any, dict[str, 
         "lr": config.learning_rate,
         "betas": (config.adam_beta1, config.adam_beta2),
         "eps": config.adam_epsilon,
+        "fused": config.optim == "adamw_torch_fused",
         "decay": 1 - 1 / max(10, steps),
     }
 
