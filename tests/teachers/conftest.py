@@ -109,6 +109,20 @@ def configure(tmp_path: Path) -> Callable[..., TeacherConfig]:
 
 
 @pytest.fixture
+def save(tmp_path: Path) -> Callable[[PreparedData], Path]:
+    """Write prepared data where another process finds it."""
+
+    def write(prepared: PreparedData) -> Path:
+        data = tmp_path / "data"
+        for name in ("items", "sequences", "examples"):
+            getattr(prepared, name).save_to_disk(str(data / name))
+        (data / "info.json").write_text("{}")
+        return data
+
+    return write
+
+
+@pytest.fixture
 def launch() -> Callable[[int, str, list[str]], None]:
     """Run a script of this folder in one plain process, or as the README says for more."""
 

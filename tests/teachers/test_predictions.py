@@ -314,13 +314,12 @@ def test_missing_lists_are_named(prepared: PreparedData, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_two_processes_write_the_lists_of_one(
-    prepared: PreparedData, tmp_path: Path, launch: Callable[[int, str, list[str]], None]
+    prepared: PreparedData,
+    save: Callable[[PreparedData], Path],
+    tmp_path: Path,
+    launch: Callable[[int, str, list[str]], None],
 ) -> None:
-    data = tmp_path / "data"
-    prepared.items.save_to_disk(str(data / "items"))
-    prepared.sequences.save_to_disk(str(data / "sequences"))
-    prepared.examples.save_to_disk(str(data / "examples"))
-    (data / "info.json").write_text("{}")
+    data = save(prepared)
     found = {}
     for processes in (1, 2):  # into one folder: what one process wrote must be gone after two
         launch(processes, "predicting_processes.py", [str(tmp_path), str(data)])

@@ -344,13 +344,12 @@ def test_a_batch_holds_windows_of_about_one_length_in_an_order_of_the_epoch() ->
 
 @pytest.mark.slow
 def test_two_processes_train_and_validate_as_one(
-    prepared: PreparedData, tmp_path: Path, launch: Callable[[int, str, list[str]], None]
+    prepared: PreparedData,
+    save: Callable[[PreparedData], Path],
+    tmp_path: Path,
+    launch: Callable[[int, str, list[str]], None],
 ) -> None:
-    data = tmp_path / "data"
-    prepared.items.save_to_disk(str(data / "items"))
-    prepared.sequences.save_to_disk(str(data / "sequences"))
-    prepared.examples.save_to_disk(str(data / "examples"))
-    (data / "info.json").write_text("{}")
+    data = save(prepared)
     # Batches that divide the windows: accelerate fills a last, smaller batch up with repeats.
     assert len(TrainingWindows(prepared, 6)) == 3 * 26
     records = {}
