@@ -54,6 +54,8 @@ def load(checkpoint: Path, data_path: Path | None) -> tuple[torch.nn.Module, Con
         checkpoint: What RecBole's trainer saved.
         data_path: Folder of the dataset's atomic files, where it has moved since.
     """
+    # RecBole keeps its Config object in the checkpoint, which only a full unpickling reads: the
+    # README says to load one's own files alone.
     kept = torch.load(checkpoint, map_location="cpu", weights_only=False)
     config = kept["config"]
     config.compatibility_settings()  # the numpy names that RecBole uses; only Config() sets them

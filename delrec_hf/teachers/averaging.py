@@ -26,6 +26,7 @@ class AveragedAdamW(torch.optim.AdamW):
             group["averaged"] = False
             group["steps"] = 0
 
+    # Torch overloads `step` by whether there is a closure; one signature serves both here.
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take a step, then move the average towards the new weights."""

@@ -28,6 +28,7 @@ def softmax_loss(
 
 
 class _Softmax(torch.autograd.Function):
+    # Torch gives `ctx` no type and calls both by position: there is nothing to check against.
     @staticmethod
     def forward(ctx, hidden, items, targets, weights):  # type: ignore[no-untyped-def]
         kind = torch.get_autocast_dtype(hidden.device.type)

@@ -8,9 +8,12 @@ from delrec_hf.teachers import losses
 from delrec_hf.teachers.dropout import dropout
 from delrec_hf.teachers.losses import binary_loss, sampled_softmax_loss, softmax_loss
 
+Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Hidden states, item table, targets, weights."""
+
 
 @pytest.fixture
-def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def problem() -> Problem:
     torch.manual_seed(0)
     hidden = torch.randn(12, 8, requires_grad=True)
     items = torch.randn(20, 8, requires_grad=True)
@@ -18,14 +21,16 @@ def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, items, torch.randint(0, 20, (12, 3)), weights
 
 
-def plain_softmax(hidden, items, targets, weights):  # type: ignore[no-untyped-def]
+def plain_softmax(
+    hidden: torch.Tensor, items: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     logs = (hidden @ items.T).log_softmax(dim=1)
     return -(weights * logs.gather(1, targets)).sum()
 
 
 @pytest.mark.parametrize("at_once", [20, 100, 2**20])
-def test_the_softmax_in_blocks_is_the_plain_one_and_so_are_its_gradients(  # type: ignore[no-untyped-def]
-    problem, at_once: int, monkeypatch: pytest.MonkeyPatch
+def test_the_softmax_in_blocks_is_the_plain_one_and_so_are_its_gradients(
+    problem: Problem, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
     hidden, items, _targets, _weights = problem
@@ -39,14 +44,14 @@ def test_the_softmax_in_blocks_is_the_plain_one_and_so_are_its_gradients(  # typ
         torch.testing.assert_close(one, other)
 
 
-def test_huge_scores_give_a_finite_softmax(problem) -> None:  # type: ignore[no-untyped-def]
+def test_huge_scores_give_a_finite_softmax(problem: Problem) -> None:
     hidden, items, targets, weights = problem
     found = softmax_loss(hidden * 1e4, items, targets, weights)
     assert torch.isfinite(found)
     assert all(torch.isfinite(one).all() for one in torch.autograd.grad(found, (hidden, items)))
 
 
-def test_the_sampled_softmax_tends_to_the_whole_one(problem) -> None:  # type: ignore[no-untyped-def]
+def test_the_sampled_softmax_tends_to_the_whole_one(problem: Problem) -> None:
     _hidden, _items, _targets, _weights = problem
     counts = torch.arange(1.0, 21.0)  # uneven: without the correction the two would differ
     found = sampled_softmax_loss(*problem, counts=counts, num_negatives=200_000)
@@ -56,7 +61,7 @@ def test_the_sampled_softmax_tends_to_the_whole_one(problem) -> None:  # type: i
     )
 
 
-def test_the_target_is_never_its_own_negative(problem) -> None:  # type: ignore[no-untyped-def]
+def test_the_target_is_never_its_own_negative(problem: Problem) -> None:
     hidden, items, _targets, _weights = problem
     alone = torch.zeros(20)
     alone[4] = 1.0  # only item 4 is ever drawn, and it is the target
