@@ -83,7 +83,7 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
     Args:
         path: YAML file, or None for flags alone.
         flags: `--section.key value ...`; `--key value` goes to `section`; `--output_dir D` is the
-            run's folder.
+            run's folder; `--teacher T` is `--teacher.type T`.
         section: Section of the stage that is run, if one is.
 
     Raises:
@@ -91,6 +91,8 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
     """
     content = _read(Path(path)) if path is not None else {}
     for name, value in parse_flags(flags):
+        if name == "teacher":  # the file's short form, `teacher: gru4rec`, as a flag
+            name = "teacher.type"
         target, _, key = name.partition(".") if "." in name else (section, "", name)
         if name == "output_dir":
             content["output_dir"] = value

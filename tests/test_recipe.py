@@ -37,6 +37,14 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     assert load_recipe(path).sections["distil"]["learning_rate"] == 5e-3
 
 
+def test_a_teacher_may_be_given_by_its_type_alone(tmp_path: Path) -> None:
+    path = write(tmp_path, "output_dir: a\nteacher: gru4rec\n")
+    assert load_recipe(path).sections["teacher"] == {"type": "gru4rec"}
+    for section in ("", "teacher"):
+        recipe = load_recipe(path, ["--teacher", "caser"], section)
+        assert recipe.sections["teacher"] == {"type": "caser"}
+
+
 def test_paths_with_a_leading_dot_start_at_the_recipe(tmp_path: Path) -> None:
     path = write(tmp_path, "output_dir: a\ndata: {path: ../films}\n")
     assert Path(load_recipe(path).sections["data"]["path"]) == tmp_path / "../films"

@@ -24,7 +24,12 @@ logger = get_logger(__name__)
 IntArray = npt.NDArray[np.int64]
 
 _SEQUENCE_FEATURES = Features(
-    {"user_id": Value("string"), "items": List(Value("int32")), "train_end": Value("int32")}
+    {
+        "user_id": Value("string"),
+        "items": List(Value("int32")),
+        "moments": List(Value("int32")),
+        "train_end": Value("int32"),
+    }
 )
 _EXAMPLE_FEATURES = Features(
     {
@@ -43,7 +48,8 @@ class PreparedData:
 
     Attributes:
         items: `item_id` and `title` (string; no two titles the same), then the source's metadata.
-        sequences: `user_id` (string), `items` (list of int32, oldest first, none twice),
+        sequences: `user_id` (string), `items` (list of int32, oldest first, none twice), `moments`
+            (list of int32: which of the user's different times each item was met at, from 0 on),
             `train_end` (int32: the first so many items are training items).
         examples: train, validation and test with `user_id`, `position` (int32: place of the target
             in the user's sequence), `history` (list of int32: the items before it, the last
@@ -64,14 +70,21 @@ class PreparedData:
         """Load what `prepare` wrote.
 
         Raises:
-            InputError: If there is nothing at `folder`.
+            InputError: If there is nothing at `folder`, or what an earlier version wrote.
         """
         folder = Path(folder)
         if not (folder / "info.json").is_file():
             raise InputError(f"{folder} holds no prepared data; run `delrec prepare` first")
+        sequences = Dataset.load_from_disk(str(folder / "sequences"))
+        missing = set(_SEQUENCE_FEATURES) - set(sequences.column_names)
+        if missing:
+            raise InputError(
+                f"{folder}/sequences has no column {', '.join(sorted(missing))}: an earlier "
+                "version prepared this data; remove the folder and run `delrec prepare` again"
+            )
         return cls(
             items=Dataset.load_from_disk(str(folder / "items")),
-            sequences=Dataset.load_from_disk(str(folder / "sequences")),
+            sequences=sequences,
             examples=DatasetDict.load_from_disk(str(folder / "examples")),
             info=read_json(folder / "info.json"),
         )
@@ -131,6 +144,7 @@ def _sequence_table(sequences: Sequences, split: Split) -> Dataset:
     columns = {
         "user_id": pa.array(sequences.user_ids, pa.string()),
         "items": _lists(sequences.items, sequences.starts),
+        "moments": _lists(sequences.moments(), sequences.starts),
         "train_end": pa.array(split.train_end, pa.int32()),
     }
     return Dataset(pa.table(columns, schema=_SEQUENCE_FEATURES.arrow_schema))

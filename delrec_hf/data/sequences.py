@@ -44,6 +44,14 @@ class Sequences:
         """`(users,)` number of items of each user."""
         return np.diff(self.starts)
 
+    def moments(self) -> IntArray:
+        """Return `(interactions,)` which of its user's different times each one has, from 0 on."""
+        later = np.concatenate([[0], np.diff(self.timestamps) != 0])
+        later[self.starts[:-1]] = 0
+        count = np.cumsum(later)
+        moments: IntArray = count - np.repeat(count[self.starts[:-1]], self.lengths)
+        return moments
+
 
 @dataclass(frozen=True)
 class Split:

@@ -27,7 +27,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 _TRAINED = (
     *("max_length", "hidden_size", "num_layers", "dropout", "loss", "num_negatives"),
-    *("calibration", "horizon", "learning_rate"),
+    *("calibration", "horizon", "shuffle_ties", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size"),
     *("num_train_epochs", "patience", "seed"),
 )
@@ -104,6 +104,13 @@ class TeacherConfig(TrainingArguments):
         metadata={
             "help": "how many next items a position learns, weighted 1, 1/2, 1/3 ... (default: by "
             "type)"
+        },
+    )
+    shuffle_ties: bool = field(
+        default=True,
+        metadata={
+            "help": "put a user's items of equal timestamps into a new order each epoch; off: the "
+            "file's order, where it means something"
         },
     )
     patience: int = field(

@@ -37,11 +37,15 @@ class Histories:
         users = pd.Index(column(sequences, "user_id"))
         return cls(users, items, bounds, column(sequences, "train_end").astype(np.int64))
 
+    def in_training(self) -> npt.NDArray[np.bool_]:
+        """Return `(interactions,)` whether each is a training item."""
+        places = np.arange(len(self.items)) - np.repeat(self.bounds[:-1], np.diff(self.bounds))
+        found: npt.NDArray[np.bool_] = places < np.repeat(self.train_ends, np.diff(self.bounds))
+        return found
+
     def training(self) -> tuple[IntArray, IntArray]:
         """Return the training items end to end, and their bounds per user."""
-        places = np.arange(len(self.items)) - np.repeat(self.bounds[:-1], np.diff(self.bounds))
-        kept = places < np.repeat(self.train_ends, np.diff(self.bounds))
-        return self.items[kept], np.concatenate([[0], np.cumsum(self.train_ends)])
+        return self.items[self.in_training()], np.concatenate([[0], np.cumsum(self.train_ends)])
 
     def before(self, user_ids: Sequence[str], positions: IntArray) -> list[IntArray]:
         """Return each user's items before a position, all of them.

@@ -105,6 +105,19 @@ class SequentialModel(PreTrainedModel):
         """
         raise NotImplementedError
 
+    def encode_last(
+        self, input_ids: torch.Tensor, user_ids: torch.Tensor | None, last: torch.Tensor
+    ) -> torch.Tensor:
+        """Return `(batch, hidden_size)`: what is expected after one position of each history.
+
+        Args:
+            input_ids: See `encode`.
+            user_ids: See `encode`.
+            last: `(batch,)` the positions.
+        """
+        hidden = self.encode(input_ids, user_ids)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -125,11 +138,11 @@ class SequentialModel(PreTrainedModel):
         Returns:
             With labels the loss, without them the scores of every item as the next one.
         """
-        hidden = self.encode(input_ids, user_ids)
         if labels is None:
             last = (input_ids != PADDING_ID).sum(dim=1).clamp(min=1) - 1
-            hidden = hidden[torch.arange(len(hidden), device=hidden.device), last]
+            hidden = self.encode_last(input_ids, user_ids, last)
             return SequentialOutput(scores=F.linear(hidden, self.item_embedding.weight[1:]))
+        hidden = self.encode(input_ids, user_ids)
         counted = labels != -100
         targets = labels[counted][:, None]
         if later_labels is not None:

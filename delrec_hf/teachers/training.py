@@ -94,7 +94,7 @@ class TeacherTrainer(Trainer):
         windows: Any = self.train_dataset if train_dataset is None else train_dataset
         # The batches of all processes together are one of a single process.
         together = self._train_batch_size * self.args.world_size
-        return LengthGroups(windows.lengths, together, self.args.seed)
+        return LengthGroups(windows, together, self.args.seed)
 
     def prediction_step(
         self,
@@ -139,7 +139,11 @@ def _train(prepared: PreparedData, config: TeacherConfig) -> Trainer:
     length, context = config.max_length, 0
     if config.type == "caser":
         length, context = _CASER_WINDOW, config.max_length - 1
-    windows = TrainingWindows(prepared, length, context, config.horizon)
+    windows = TrainingWindows(
+        *(prepared, length, context, config.horizon),
+        shuffle_ties=config.shuffle_ties,
+        seed=config.seed,
+    )
     validation = ValidationHistories(prepared, config.max_length)
     if not len(windows) or not len(validation):
         raise InputError(

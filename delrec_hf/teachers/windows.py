@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.teachers.histories import Histories, IntArray, column, pad_right
+from delrec_hf.teachers.histories import Histories, IntArray, column, flatten, pad_right
 
 Batch = dict[str, torch.Tensor]
 
@@ -19,6 +19,8 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
         length: How many labels a window has at most.
         context: How many more items a window may read before the first item with a label.
         horizon: How many of the items after a position are its targets.
+        shuffle_ties: Put the items of one moment into a new order each epoch: theirs is not known.
+        seed: Decides these orders.
 
     Attributes:
         items: Training item rows, user after user.
@@ -30,10 +32,21 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
     """
 
     def __init__(
-        self, prepared: PreparedData, length: int, context: int = 0, horizon: int = 1
+        self,
+        prepared: PreparedData,
+        length: int,
+        context: int = 0,
+        horizon: int = 1,
+        *,
+        shuffle_ties: bool = False,
+        seed: int = 0,
     ) -> None:
         self.items, bounds = Histories.of(prepared).training()
         self.horizon = horizon
+        self.seed = seed
+        self._in_file_order = self.items
+        self._moments = _moments(prepared) if shuffle_ties else np.arange(len(self.items))
+        self._has_ties = bool((np.diff(self._moments) == 0).any())
         labels = np.maximum(np.diff(bounds) - 1, 0)
         counts = -(-labels // length)
         first = np.cumsum(counts) - counts
@@ -45,6 +58,12 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
         self.starts = np.maximum(self.firsts - context, begins)
         self.lengths = self.ends - self.starts
         self.last_items = np.repeat(bounds[1:], counts)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order inside the moments of an epoch; it follows from seed and epoch alone."""
+        if self._has_ties:
+            chance = np.random.default_rng([self.seed, epoch]).random(len(self.items))
+            self.items = self._in_file_order[np.lexsort((chance, self._moments))]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -67,6 +86,16 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
 
     def _at(self, places: IntArray) -> IntArray:
         return self.items[np.minimum(places, len(self.items) - 1)]
+
+
+def _moments(prepared: PreparedData) -> IntArray:
+    """Return `(training items,)` a number that rises from one user or moment to the next."""
+    sequences = Histories.of(prepared)
+    moments, _ = flatten(prepared.sequences, "moments")
+    owners = np.repeat(np.arange(len(sequences.users)), np.diff(sequences.bounds))
+    numbers = np.cumsum((np.diff(owners, prepend=0) != 0) | (np.diff(moments, prepend=0) != 0))
+    found: IntArray = numbers[sequences.in_training()]
+    return found
 
 
 class ValidationHistories(torch.utils.data.Dataset[Batch]):
@@ -102,15 +131,17 @@ class LengthGroups(torch.utils.data.Sampler[int]):
     The order follows from seed and epoch alone, so that processes and resumed runs agree on it.
 
     Args:
-        lengths: `(windows,)`.
+        windows: What is to be put in order. Each epoch is passed on to them: accelerate tells it to
+            the sampler alone.
         batch_size: Windows per batch.
         seed: Decides all orders.
     """
 
     _BATCHES = 50  # sorted together: few enough that neighbours in length still mix
 
-    def __init__(self, lengths: IntArray, batch_size: int, seed: int) -> None:
-        self.lengths = lengths
+    def __init__(self, windows: TrainingWindows, batch_size: int, seed: int) -> None:
+        self.windows = windows
+        self.lengths = windows.lengths
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -118,6 +149,7 @@ class LengthGroups(torch.utils.data.Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch."""
         self.epoch = epoch
+        self.windows.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.lengths)

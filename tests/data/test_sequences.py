@@ -28,6 +28,11 @@ def test_items_are_in_order_of_time_and_ties_in_order_of_the_file():
     assert by_user(sequences_of(rows)) == {"a": [4, 9, 1], "b": [5, 2, 3]}
 
 
+def test_moments_number_the_different_times_of_each_user():
+    rows = [("a", 1, 5), ("a", 2, 5), ("a", 3, 1), ("b", 1, 5), ("b", 2, 6.5), ("b", 3, 6.5)]
+    assert sequences_of(rows).moments().tolist() == [0, 1, 1, 0, 1, 1]
+
+
 def test_times_that_differ_only_beyond_float_precision_keep_their_order():
     base = 2**53
     rows = [("a", 1, base + 2), ("a", 2, base + 1), ("a", 3, base)]

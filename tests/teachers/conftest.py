@@ -16,7 +16,14 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.teachers.config import TeacherConfig
 
 LISTS = List(Value("int32"))
-SEQUENCES = Features({"user_id": Value("string"), "items": LISTS, "train_end": Value("int32")})
+SEQUENCES = Features(
+    {
+        "user_id": Value("string"),
+        "items": LISTS,
+        "moments": LISTS,
+        "train_end": Value("int32"),
+    }
+)
 EXAMPLES = Features(
     {
         "user_id": Value("string"),
@@ -28,10 +35,20 @@ EXAMPLES = Features(
 )
 
 
-def prepared_from(sequences: dict[str, Sequence[int]], num_items: int) -> PreparedData:
-    """Split leave-one-out; candidates are the target and the two lowest items never met."""
+def prepared_from(
+    sequences: dict[str, Sequence[int]], num_items: int, at_once: int = 1
+) -> PreparedData:
+    """Split leave-one-out; candidates are the target and the two lowest items never met.
+
+    Of each user's items, `at_once` have the same time.
+    """
     rows = [
-        {"user_id": user, "items": list(items), "train_end": len(items) - 2}
+        {
+            "user_id": user,
+            "items": list(items),
+            "moments": [place // at_once for place in range(len(items))],
+            "train_end": len(items) - 2,
+        }
         for user, items in sequences.items()
     ]
     examples = {"train": -3, "validation": -2, "test": -1}
@@ -70,14 +87,14 @@ def _example(user: str, items: Sequence[int], place: int, num_items: int) -> dic
 
 @pytest.fixture
 def prepared() -> PreparedData:
-    """Forty users with 5 to 20 of 30 items, in an order with no rule."""
+    """Forty users with 5 to 20 of 30 items, in an order with no rule, two at a time."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(5, 21, size=40)
     walks = {
         f"u{user}": generator.permutation(30)[:length].tolist()
         for user, length in enumerate(lengths)
     }
-    return prepared_from(walks, 30)
+    return prepared_from(walks, 30, at_once=2)
 
 
 @pytest.fixture

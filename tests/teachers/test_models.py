@@ -61,6 +61,15 @@ def test_a_history_scores_the_same_alone_and_beside_a_longer_one(model: Sequenti
     np.testing.assert_allclose(together[:1], score(model, [short], ["a"]), atol=1e-5)
 
 
+def test_one_position_alone_is_the_same_as_among_all(model: SequentialModel) -> None:
+    ids = torch.tensor([[3, 9, 4, 7, 1], [8, 2, 0, 0, 0], [5, 0, 0, 0, 0]])
+    last = torch.tensor([3, 1, 0])  # not only the end of a history
+    with torch.inference_mode():
+        alone = model.encode_last(ids, None, last)
+    together = hidden(model, ids.tolist())
+    torch.testing.assert_close(alone, together[torch.arange(3), last], rtol=0, atol=1e-5)
+
+
 def test_an_empty_history_has_scores(model: SequentialModel) -> None:
     scores = score(model, [np.array([], dtype=np.int64), np.array([4])], ["a", "b"])
     assert np.isfinite(scores).all()

@@ -196,7 +196,12 @@ def test_all_positions_are_those_with_an_item_before(prepared: PreparedData) -> 
 
 
 def test_sequences_of_one_item_and_of_none_have_no_position(prepared: PreparedData) -> None:
-    rows = {"user_id": ["a", "b", "c"], "items": [[], [4], [1, 2]], "train_end": [0, 1, 2]}
+    rows = {
+        "user_id": ["a", "b", "c"],
+        "items": [[], [4], [1, 2]],
+        "moments": [[], [0], [0, 1]],
+        "train_end": [0, 1, 2],
+    }
     sequences = Dataset.from_dict(rows, features=prepared.sequences.features)
     found = all_positions(dataclasses.replace(prepared, sequences=sequences))
     assert found[:] == {"user_id": ["c"], "position": [1]}

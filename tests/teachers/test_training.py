@@ -25,6 +25,8 @@ from delrec_hf.teachers.sequential import SequentialModel, SequentialOutput
 from delrec_hf.teachers.training import train_teacher
 from delrec_hf.teachers.windows import LengthGroups, TrainingWindows, ValidationHistories
 
+from .conftest import prepared_from
+
 Configure = Callable[..., TeacherConfig]
 
 NEGATIVES = {"softmax": 1, "sampled_softmax": 12, "bce": 4, "gbce": 4}
@@ -46,7 +48,7 @@ def assert_same_weights(one: Path, other: Path, atol: float = 0.0) -> None:
 def test_every_training_item_but_the_first_is_a_label_once(
     prepared: PreparedData, max_length: int
 ) -> None:
-    windows = TrainingWindows(prepared, max_length)
+    windows = TrainingWindows(prepared, max_length, shuffle_ties=False)
     batch = windows.__getitems__(list(range(len(windows))))
     assert batch["input_ids"].shape[1] <= max_length
     found: list[tuple[int, int]] = []
@@ -61,6 +63,47 @@ def test_every_training_item_but_the_first_is_a_label_once(
     parts = [row["items"][: row["train_end"]] for row in prepared.sequences]
     expected = [pair for part in parts for pair in pairwise(part)]
     assert sorted(found) == sorted(expected)
+
+
+def test_items_of_one_moment_are_learned_in_a_new_order_each_epoch(prepared: PreparedData) -> None:
+    windows = TrainingWindows(prepared, 6, shuffle_ties=True, seed=1)
+    rows = [(row["items"][: row["train_end"]], row["moments"]) for row in prepared.sequences]
+    in_file_order = [item for items, _ in rows for item in items]
+    moments = [(n, moment) for n, (items, at) in enumerate(rows) for moment in at[: len(items)]]
+    orders = []
+    for epoch in range(8):
+        windows.set_epoch(epoch)
+        orders.append(windows.items.tolist())
+        pairs = zip(moments, in_file_order, strict=True)
+        assert sorted(zip(moments, orders[-1], strict=True)) == sorted(pairs)
+    assert len(set(map(tuple, orders))) == 8
+    changed = np.array(orders) != np.array(in_file_order)
+    tied = np.array([moments.count(moment) > 1 for moment in moments])
+    assert (changed.any(axis=0) == tied).mean() > 0.95  # chance leaves a pair as it was in 1 of 256
+    assert not changed[:, ~tied].any()
+    windows.set_epoch(3)
+    assert windows.items.tolist() == orders[3]
+
+
+@pytest.mark.parametrize("shuffle_ties", [True, False])
+def test_each_epoch_of_a_training_has_its_own_order_of_ties(
+    prepared: PreparedData,
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shuffle_ties: bool,
+) -> None:
+    orders: set[tuple[int, ...]] = set()
+    take = TrainingWindows.__getitems__
+
+    def watched(self, indices):  # type: ignore[no-untyped-def]
+        orders.add(tuple(self.items.tolist()))
+        return take(self, indices)
+
+    monkeypatch.setattr(TrainingWindows, "__getitems__", watched)
+    config = configure(shuffle_ties=shuffle_ties, num_train_epochs=3)
+    train_teacher(prepared, config, tmp_path / "teacher")
+    assert len(orders) == (3 if shuffle_ties else 1)
 
 
 @pytest.mark.parametrize("kind", NEURAL)
@@ -266,7 +309,7 @@ def test_a_teacher_of_another_catalogue_is_refused(
 
 
 def test_too_little_data_is_named(configure: Configure, tmp_path: Path) -> None:
-    rows = {"user_id": ["a"], "items": [[0, 1, 2]], "train_end": [1]}
+    rows = {"user_id": ["a"], "items": [[0, 1, 2]], "moments": [[0, 1, 2]], "train_end": [1]}
     ask = {"user_id": ["a"], "position": [1], "target": [1]}
     prepared = PreparedData(
         items=Dataset.from_dict({"item_id": list("abc")}),
@@ -330,8 +373,11 @@ def test_a_teacher_of_other_interactions_is_taken_with_a_warning(
 
 
 def test_a_batch_holds_windows_of_about_one_length_in_an_order_of_the_epoch() -> None:
-    lengths = np.random.default_rng(0).integers(1, 51, size=4000)
-    sampler = LengthGroups(lengths, batch_size=16, seed=3)
+    lengths = np.random.default_rng(0).integers(2, 52, size=4000)
+    walks = {f"u{user}": range(length + 2) for user, length in enumerate(lengths)}
+    windows = TrainingWindows(prepared_from(walks, 60), 50)
+    lengths = windows.lengths
+    sampler = LengthGroups(windows, batch_size=16, seed=3)
     first, same = list(sampler), list(sampler)
     sampler.set_epoch(1)
     other = list(sampler)
