@@ -202,8 +202,8 @@ def _options() -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="SYSTEM",
-        help="recbole/MODEL[:length=10,batch=256], RECIPE.yaml, popularity, markov, co-occurrence; "
-        "none: print the table",
+        help="recbole/MODEL[:length=10,batch=256], RECIPE.yaml[:KEY=VALUE,...], popularity, "
+        "markov, co-occurrence; none: print the table",
     )
     parser.add_argument(
         "--max_cpu_seconds", dest="cap", help="stop a peer after the epoch that passes this"

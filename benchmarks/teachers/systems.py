@@ -58,7 +58,7 @@ def system(spec: str) -> System:
     """Read one word of the command line.
 
     `recbole/gru4rec`, `recbole/sasrec:length=50,batch=2048`, the path of a recipe with a section
-    `teacher`, or the name of a baseline.
+    `teacher` (`R.yaml:hidden_size=64,horizon=3` changes keys of it), or the name of a baseline.
 
     Raises:
         InputError: If it is none of these.
@@ -70,7 +70,8 @@ def system(spec: str) -> System:
         return System(spec, ("--type", spec))
     if spec.startswith("recbole/"):
         return _peer(spec)
-    path = Path(spec)
+    place, _, rest = spec.partition(":")
+    path = Path(place)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         names = (*BASELINES, *(f"recbole/{name}" for name in PEERS))
         raise InputError(
@@ -78,17 +79,31 @@ def system(spec: str) -> System:
             f"{suggest(spec, names)}"
         )
     section = yaml.safe_load(path.read_text(encoding="utf-8")).get("teacher", {})
-    arguments = ("--recipe", str(path.resolve()))
-    return System(f"delrec_hf/{path.stem}", arguments, fingerprint(section)[:8])
+    section = {"type": section} if isinstance(section, str) else section
+    changes = _changes(spec, rest)
+    flags = [word for key, value in changes.items() for word in (f"--teacher.{key}", value)]
+    arguments = ("--recipe", str(path.resolve()), *flags)
+    name = " ".join([f"delrec_hf/{path.stem}", *(f"{k}={v}" for k, v in changes.items())])
+    return System(name, arguments, fingerprint({**section, **changes})[:8])
+
+
+def _changes(spec: str, rest: str) -> dict[str, str]:
+    """Split `key=value,key=value`."""
+    pairs = [part.partition("=") for part in filter(None, rest.split(","))]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise InputError(f"system `{spec}`: `{key}{equals}{value}` is not KEY=VALUE")
+    return {key: value for key, _, value in pairs}
 
 
 def _peer(spec: str) -> System:
     name, _, rest = spec.removeprefix("recbole/").partition(":")
     given = {"length": "10", "batch": "256"}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
+    for key, value in _changes(spec, rest).items():
         if key not in given or not value.isdigit():
-            raise InputError(f"system `{spec}`: `{part}` is not length=NUMBER or batch=NUMBER")
+            raise InputError(
+                f"system `{spec}`: `{key}={value}` is not length=NUMBER or batch=NUMBER"
+            )
         given[key] = value
     if name not in PEERS:
         raise InputError(f"system `{spec}`: expected one of {', '.join(PEERS)} after recbole/")

@@ -11,15 +11,15 @@ NEURAL = ("sasrec", "gru4rec", "caser")
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sasrec": {
-        **{"max_length": 50, "hidden_size": 64, "num_layers": 2, "dropout": 0.2, "horizon": 3},
+        **{"max_length": 50, "hidden_size": 128, "num_layers": 2, "dropout": 0.2},
         "per_device_train_batch_size": 16,
     },
     "gru4rec": {
-        **{"max_length": 10, "hidden_size": 64, "num_layers": 1, "dropout": 0.4, "horizon": 3},
+        **{"max_length": 10, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
         "per_device_train_batch_size": 32,
     },
     "caser": {
-        **{"max_length": 5, "hidden_size": 64, "num_layers": 1, "dropout": 0.5, "horizon": 1},
+        **{"max_length": 5, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
         "per_device_train_batch_size": 32,
     },
 }
@@ -99,11 +99,11 @@ class TeacherConfig(TrainingArguments):
         default=256, metadata={"help": "items drawn against the target: all losses but softmax"}
     )
     calibration: float = field(default=0.75, metadata={"help": "t of gbce, 0 to 1"})
-    horizon: int | None = field(
-        default=None,
+    horizon: int = field(
+        default=1,
         metadata={
-            "help": "how many next items a position learns, weighted 1, 1/2, 1/3 ... (default: by "
-            "type)"
+            "help": "how many next items a position learns, weighted 1, 1/2, 1/3 ...; more than "
+            "one where the order of neighbours is partly chance"
         },
     )
     shuffle_ties: bool = field(

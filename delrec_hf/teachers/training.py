@@ -134,8 +134,7 @@ class _Bar(ProgressCallback):
 
 
 def _train(prepared: PreparedData, config: TeacherConfig) -> Trainer:
-    assert config.max_length is not None  # the config fills both in by type
-    assert config.horizon is not None
+    assert config.max_length is not None  # the config fills it in by type
     length, context = config.max_length, 0
     if config.type == "caser":
         length, context = _CASER_WINDOW, config.max_length - 1

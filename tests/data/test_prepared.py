@@ -96,7 +96,7 @@ def test_loading_gives_what_was_prepared(prepared, tmp_path):
         PreparedData.load(tmp_path)
 
 
-def test_the_order_of_users_in_the_file_changes_nothing(prepared, tmp_path):
+def test_the_order_of_users_in_the_file_changes_nothing(prepared, folder, tmp_path):
     header, *lines = (folder / "interactions.csv").read_text().splitlines()
     random.Random(0).shuffle(lines)
     (folder / "interactions.csv").write_text("\n".join([header, *lines]))
@@ -105,14 +105,14 @@ def test_the_order_of_users_in_the_file_changes_nothing(prepared, tmp_path):
     assert again.sequences.to_dict() == prepared.sequences.to_dict()
 
 
-def test_preparing_twice_writes_the_same_bytes(prepared, tmp_path):
+def test_preparing_twice_writes_the_same_bytes(prepared, folder, tmp_path):
     prepare(DataConfig(path=str(folder), **KEYS), tmp_path / "again")
     first, second = files_of(tmp_path / "data"), files_of(tmp_path / "again")
     assert first == second
     assert str(tmp_path).encode() not in b"".join(first.values())
 
 
-def test_what_was_on_disk_stays_when_preparing_fails(prepared, tmp_path):
+def test_what_was_on_disk_stays_when_preparing_fails(prepared, folder, tmp_path):
     before = files_of(tmp_path / "data")
     (folder / "items.csv").write_text("item_id,title\n")
     with pytest.raises(InputError, match=r"items.csv holds no rows"):
