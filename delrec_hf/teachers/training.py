@@ -26,7 +26,7 @@ from delrec_hf.teachers.averaging import AveragedAdamW
 from delrec_hf.teachers.caser import CaserConfig, CaserModel
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.gru4rec import GRU4RecConfig, GRU4RecModel
-from delrec_hf.teachers.histories import Histories
+from delrec_hf.teachers.histories import Histories, flatten
 from delrec_hf.teachers.loading import fingerprints, no_file_bars, shape, trained_before
 from delrec_hf.teachers.ranked_lists import RankedLists
 from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
@@ -224,5 +224,6 @@ def _ndcg(predictions: EvalPrediction) -> dict[str, float]:
 
 def _sequences_print(prepared: PreparedData) -> str:
     sequences = Histories.of(prepared)
-    parts = (sequences.items, sequences.bounds, sequences.train_ends)
+    moments, _ = flatten(prepared.sequences, "moments")
+    parts = (sequences.items, sequences.bounds, sequences.train_ends, moments)
     return fingerprint([part.tolist() for part in parts])
