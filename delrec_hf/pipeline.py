@@ -8,9 +8,11 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.sources import local_files
 from delrec_hf.errors import InputError
 from delrec_hf.files import content_hash, fingerprint
-from delrec_hf.instructions.templates import load_domain
+from delrec_hf.instructions.templates import DOMAINS, load_domain
 from delrec_hf.logging import get_logger
 from delrec_hf.recipe import Recipe
 from delrec_hf.run import Run
@@ -174,12 +176,24 @@ def _fingerprint(stage: Stage, recipe: Recipe, before: dict[str, str]) -> str:
     if stage.name == "prepare":
         settings = recipe.settings("data")
         given["data"] = asdict(settings) | {"path": settings.dataset_name}
-        for path in (Path(settings.path), Path(settings.domain)):
-            inputs.append(content_hash(path) if path.exists() else str(path))
+        domain = settings.domain
+        inputs += [_source_print(settings), domain if domain in DOMAINS else _print_of(domain)]
     taken = recipe.settings("teacher").path if stage.name == "teach" else None
     if taken is not None:
-        inputs.append(content_hash(Path(taken)) if Path(taken).exists() else taken)
+        inputs.append(_print_of(taken))
     if stage.name == "distil":
-        path = Path(recipe.settings("backbone").model_name_or_path)
-        inputs.append(content_hash(path) if path.exists() else str(path))
+        inputs.append(_print_of(recipe.settings("backbone").model_name_or_path))
     return fingerprint(stage.name, given, inputs)
+
+
+def _source_print(config: DataConfig) -> str:
+    """Hash the files that are read and no others: a run's folder may lie beside them."""
+    files = None
+    if config.path != "toy":
+        files = local_files(config.path, config.interactions, config.items)
+    return config.path if files is None else content_hash(*filter(None, files))
+
+
+def _print_of(place: str) -> str:
+    """Hash what lies in a folder or file; a name, of something on the Hub, stands for itself."""
+    return content_hash(Path(place)) if Path(place).exists() else place

@@ -314,6 +314,22 @@ def test_the_same_data_under_another_path_repeat_nothing(
     assert stages_run(Recipe(tmp_path / "run", sections(moved)), caplog, "prepare") == []
 
 
+def test_only_the_files_that_are_read_decide_whether_data_have_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = write_films(tmp_path / "films", users=12)
+    given = {"path": str(films / "interactions.csv")}
+    recipe = Recipe(films / "run", sections(films, data=given, teacher={"type": "popularity"}))
+    (films / "movie").mkdir()
+    monkeypatch.chdir(films)
+    assert stages_run(recipe, caplog, "prepare") == ["prepare"]
+    (films / "movie" / "notes.txt").write_text("not the domain of that name")
+    assert stages_run(recipe, caplog, "teach") == ["teach"]
+    items = films / "items.csv"
+    items.write_text(items.read_text().replace("The", "A"))
+    assert stages_run(recipe, caplog, "prepare") == ["prepare"]
+
+
 def test_a_stage_says_which_one_must_run_before_it(films: Path, tmp_path: Path) -> None:
     for only, first in (("teach", "prepare"), ("finetune", "prepare"), ("evaluate", "prepare")):
         with pytest.raises(InputError, match=f"`{only}` reads .* run `delrec {first}` first"):

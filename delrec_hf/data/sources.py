@@ -37,6 +37,27 @@ def read_tables(
     """Read the table of interactions and, where there is one, the table of items.
 
     Args:
+        path: See `local_files`.
+        interactions: See `local_files`.
+        items: See `local_files`.
+
+    Raises:
+        InputError: If nothing is there, or nothing that can be told apart by name.
+    """
+    files = local_files(path, interactions, items)
+    if files is None:
+        return _from_hub(path, interactions, items)
+    first, second = files
+    logger.info("reading interactions from %s, items from %s", first, second or "the same file")
+    return read_table(first), None if second is None else read_table(second)
+
+
+def local_files(
+    path: str, interactions: str | None = None, items: str | None = None
+) -> tuple[Path, Path | None] | None:
+    """Return the file of interactions and the one of items, if there is one; None: on the Hub.
+
+    Args:
         path: A folder that holds both; a file of interactions, beside which the items are looked
             for; or the Hub id of a dataset, whose configurations, splits or files hold them.
         interactions: File name, or name on the Hub, where it is not `interactions`, `ratings`, ...
@@ -53,23 +74,20 @@ def read_tables(
                 f"folder {path} holds no interactions; found {_listing(place)}; name the file "
                 f"interactions.csv (or {FORMATS}) or set data.interactions"
             )
-        second = _find(place, "items", items)
-    elif place.is_file() and interactions is not None:
+        return first, _find(place, "items", items)
+    if place.is_file() and interactions is not None:
         raise InputError(
             f"data.path is the file {path} already; remove data.interactions, or set data.path to "
             "its folder"
         )
-    elif place.is_file():
-        first, second = place, _find(place.parent, "items", items)
-    elif _HUB_ID.fullmatch(path) and file_format(place) is None:
-        return _from_hub(path, interactions, items)
-    else:
-        raise InputError(
-            f"{path} does not exist; set data.path to a folder, a file of interactions, the Hub id "
-            "of a dataset, or toy"
-        )
-    logger.info("reading interactions from %s, items from %s", first, second or "the same file")
-    return read_table(first), None if second is None else read_table(second)
+    if place.is_file():
+        return place, _find(place.parent, "items", items)
+    if _HUB_ID.fullmatch(path) and file_format(place) is None:
+        return None
+    raise InputError(
+        f"{path} does not exist; set data.path to a folder, a file of interactions, the Hub id "
+        "of a dataset, or toy"
+    )
 
 
 def _find(folder: Path, table: str, given: str | None) -> Path | None:
