@@ -1,5 +1,6 @@
 """Writing to disk so that a killed process leaves either the old content or the new."""
 
+import glob
 import hashlib
 import json
 import os
@@ -45,10 +46,17 @@ def read_json(path: str | Path) -> Any:
 def replace_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends without an error.
 
-    What was at `path` stays untouched until the new content is complete, and is then removed.
+    What was at `path` stays untouched until the new content is complete, and is then removed. What
+    a killed process left beside `path` is put back or removed first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        kind = left.name.removeprefix(f".{path.name}.").split(".")[1:]
+        if kind == ["old"] and not path.exists():
+            os.replace(left, path)
+        elif kind in (["old"], ["writing"]):
+            shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent))
     aside.chmod(0o755)
     try:
