@@ -122,7 +122,10 @@ def binary_loss(
     """
     drawn = torch.randint(len(items), (len(hidden), num_negatives), device=hidden.device)
     chosen = torch.einsum("pd,pkd->pk", hidden, items[targets]).float()
-    others = torch.einsum("pd,pnd->pn", hidden, items[drawn]).float()
+    if len(items) <= num_negatives * hidden.shape[1]:  # all scores are fewer than all that is read
+        others = F.linear(hidden, items).gather(1, drawn).float()
+    else:
+        others = torch.einsum("pd,pnd->pn", hidden, items[drawn]).float()
     against = F.softplus(others).masked_fill((drawn == targets[:, :1]), 0.0)
     beta = 1.0
     if calibration is None:

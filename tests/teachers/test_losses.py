@@ -83,6 +83,22 @@ def test_bce_with_one_item_left_to_draw_is_the_formula() -> None:
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("num_negatives", [1, 2, 3, 50])  # below 20 / 8 negatives alone are read
+def test_bce_is_the_formula_however_scores_are_found(problem: Problem, num_negatives: int) -> None:
+    hidden, items, targets, weights = problem
+    torch.manual_seed(1)
+    drawn = torch.randint(20, (12, num_negatives))
+    chosen = (hidden @ items.T).gather(1, targets).sigmoid().log()
+    others = (1 - (hidden @ items.T).sigmoid()).log().gather(1, drawn) * (drawn != targets[:, :1])
+    expected = -(weights * (chosen + others.mean(dim=1, keepdim=True))).sum()
+    torch.manual_seed(1)
+    found = binary_loss(hidden, items, targets, weights, num_negatives=num_negatives)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (hidden, items)), torch.autograd.grad(expected, (hidden, items))
+    )
+
+
 def test_gbce_without_calibration_is_bce_over_added_negatives() -> None:
     torch.manual_seed(0)
     hidden, items = torch.randn(6, 8), torch.randn(11, 8)
