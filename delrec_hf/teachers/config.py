@@ -12,15 +12,15 @@ NEURAL = ("sasrec", "gru4rec", "caser")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sasrec": {
         **{"max_length": 50, "hidden_size": 128, "num_layers": 2, "dropout": 0.2},
-        "per_device_train_batch_size": 16,
+        **{"weight_decay": 0.5, "per_device_train_batch_size": 16},
     },
     "gru4rec": {
         **{"max_length": 10, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
-        "per_device_train_batch_size": 32,
+        **{"weight_decay": 0.1, "per_device_train_batch_size": 32},
     },
     "caser": {
         **{"max_length": 5, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
-        "per_device_train_batch_size": 32,
+        **{"weight_decay": 0.5, "per_device_train_batch_size": 32},
     },
 }
 """What a type decides where the recipe is silent: the winners of recipes/search/ml-100k.yaml."""
@@ -121,6 +121,10 @@ class TeacherConfig(TrainingArguments):
     learning_rate: float = field(default=4e-3, metadata={"help": "peak learning rate"})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "schedule"})
     warmup_steps: float = field(default=50, metadata={"help": "steps up to the peak"})
+    weight_decay: float | None = field(
+        default=None,
+        metadata={"help": "how much the weights are drawn to 0 (default: by type)"},
+    )
     per_device_train_batch_size: int | None = field(
         default=None, metadata={"help": "windows per step (default: by type)"}
     )

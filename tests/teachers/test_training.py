@@ -157,6 +157,7 @@ def test_a_cycle_is_learned_to_the_last_item(
             "loss": loss,
             "num_negatives": NEGATIVES[loss],
             "dropout": 0.2,
+            "weight_decay": 0.0 if loss != "softmax" else None,  # drawing losses pull more weakly
             "horizon": 1,
         },
         **{"num_train_epochs": 80, "learning_rate": 1e-2, "patience": 80},
