@@ -8,16 +8,18 @@ import pytest
 
 from delrec_hf.files import replace_folder
 
+UNWRITABLE = "\ud800"
+
 
 def make(path: Path, text: str) -> None:
     with replace_folder(path) as aside:
-        (aside / "a.txt").write_text(text)
+        (aside / "a.txt").write_text(text, encoding="utf-8")
 
 
 def test_an_error_leaves_the_old_content(tmp_path: Path) -> None:
     make(tmp_path / "one", "old")
-    with pytest.raises(TypeError):
-        make(tmp_path / "one", 1)  # type: ignore[arg-type]
+    with pytest.raises(UnicodeEncodeError):
+        make(tmp_path / "one", UNWRITABLE)
     assert (tmp_path / "one" / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
@@ -43,8 +45,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 def test_content_that_a_killed_process_had_moved_away_is_put_back(tmp_path: Path) -> None:
     make(tmp_path / "one", "old")
     (tmp_path / "one").rename(tmp_path / ".one.1.old")
-    with pytest.raises(TypeError):
-        make(tmp_path / "one", 1)  # type: ignore[arg-type]
+    with pytest.raises(UnicodeEncodeError):
+        make(tmp_path / "one", UNWRITABLE)
     assert (tmp_path / "one" / "a.txt").read_text() == "old"
     (tmp_path / "one").rename(tmp_path / ".one.1.old")
     make(tmp_path / "one", "new")
