@@ -262,6 +262,17 @@ def test_checkpoints_of_other_settings_are_not_continued(
     assert_same_weights(tmp_path / "wide", tmp_path / "fresh")
 
 
+def test_checkpoints_of_other_times_are_not_continued(
+    prepared: PreparedData, configure: Configure, tmp_path: Path
+) -> None:
+    tied = prepared.sequences.map(lambda row: {"moments": [0] * len(row["moments"])})
+    at_once = dataclasses.replace(prepared, sequences=tied)
+    train_teacher(prepared, configure(), tmp_path / "in order")
+    train_teacher(at_once, configure(), tmp_path / "tied")
+    train_teacher(at_once, configure(output_dir=str(tmp_path / "new")), tmp_path / "fresh")
+    assert_same_weights(tmp_path / "tied", tmp_path / "fresh")
+
+
 def test_the_folder_holds_config_weights_and_record_alone(
     prepared: PreparedData, configure: Configure, tmp_path: Path
 ) -> None:
