@@ -139,17 +139,17 @@ def _add_loading(command: argparse.ArgumentParser) -> None:
 
 
 def _quickstart(known: argparse.Namespace, flags: Sequence[str]) -> None:
-    from delrec_hf.pipeline import run_recipe
-    from delrec_hf.recipe import load_recipe
     from delrec_hf.resources import resource
+    from delrec_hf.runs.pipeline import run_recipe
+    from delrec_hf.runs.recipe import load_recipe
 
     path = resource("recipes/toy/quickstart.yaml")
     run_recipe(load_recipe(path, ["--output_dir", known.output_dir, *flags]))
 
 
 def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
-    from delrec_hf.pipeline import run_recipe
-    from delrec_hf.recipe import load_recipe
+    from delrec_hf.runs.pipeline import run_recipe
+    from delrec_hf.runs.recipe import load_recipe
 
     stage = STAGES.get(known.command, "")
     section = SECTIONS.get(stage, stage)

@@ -15,8 +15,8 @@ import yaml
 
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.evaluation.evaluator import SYSTEMS
-from delrec_hf.pipeline import run_recipe
-from delrec_hf.recipe import Recipe
+from delrec_hf.runs.pipeline import run_recipe
+from delrec_hf.runs.recipe import Recipe
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate_configs" / "cpu.yaml"
 

@@ -11,12 +11,12 @@ import numpy as np
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.files import read_json, write_json
 from delrec_hf.logging import configure, quiet_libraries
-from delrec_hf.recipe import load_recipe
-from delrec_hf.run import Run
-from delrec_hf.run_record import library_versions
+from delrec_hf.runs.recipe import load_recipe
+from delrec_hf.runs.record import library_versions
+from delrec_hf.runs.run import Run
 from delrec_hf.teachers.histories import Histories, column
+from delrec_hf.teachers.learning.training import train_teacher
 from delrec_hf.teachers.loading import load_teacher
-from delrec_hf.teachers.training import train_teacher
 
 _ROWS = 256
 

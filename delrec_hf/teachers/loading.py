@@ -14,12 +14,12 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.files import fingerprint, read_json
 from delrec_hf.logging import get_logger
-from delrec_hf.teachers import caser, gru4rec, sasrec  # noqa: F401 - known to AutoModel then
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
 from delrec_hf.teachers.config import TeacherConfig
 from delrec_hf.teachers.histories import Histories, column
-from delrec_hf.teachers.ranked_lists import RankedLists
-from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
+from delrec_hf.teachers.lists.ranked_lists import RankedLists
+from delrec_hf.teachers.models import caser, gru4rec, sasrec  # noqa: F401 - known to AutoModel then
+from delrec_hf.teachers.models.sequential import SequentialConfig, SequentialModel
 from delrec_hf.teachers.teacher import NeuralTeacher, Teacher
 
 logger = get_logger(__name__)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from delrec_hf.teachers.histories import IntArray, pad_right
-from delrec_hf.teachers.sequential import SequentialModel
+from delrec_hf.teachers.models.sequential import SequentialModel
 
 FloatArray = npt.NDArray[np.float32 | np.float64]
 

@@ -20,9 +20,9 @@ import yaml
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.files import read_json
 from delrec_hf.logging import configure, get_logger, quiet_libraries
-from delrec_hf.recipe import Recipe
-from delrec_hf.run import Run
-from delrec_hf.teachers.training import train_teacher
+from delrec_hf.runs.recipe import Recipe
+from delrec_hf.runs.run import Run
+from delrec_hf.teachers.learning.training import train_teacher
 
 COLUMNS = ("type", "settings", "seed", "ndcg@10", "epochs", "cpu_seconds")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from delrec_hf.recipe import SECTIONS, Recipe, load_recipe
 from delrec_hf.resources import resource
-from delrec_hf.run import Run
+from delrec_hf.runs.recipe import SECTIONS, Recipe, load_recipe
+from delrec_hf.runs.run import Run
 from delrec_hf.teachers.config import NEURAL
 
 FOLDER = resource("recipes")

@@ -152,7 +152,7 @@ def launch() -> Callable[[int, str, list[str]], None]:
             config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
             command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
             command += ["--num_processes", str(processes), "--main_process_port", port]
-        command += [str(Path(__file__).with_name(script)), *arguments]
+        command += [str(Path(__file__).parent / script), *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -10,8 +10,8 @@ from accelerate import PartialState
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.teachers import predictions
+from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.predictions import all_positions, write_predictions
-from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.teacher import NeuralTeacher
 
 

@@ -17,6 +17,7 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.teachers import predictions
 from delrec_hf.teachers.baselines import Markov, Popularity
+from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.predictions import (
     FEATURES,
     all_positions,
@@ -26,7 +27,6 @@ from delrec_hf.teachers.predictions import (
     top_items,
     write_predictions,
 )
-from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.teacher import NeuralTeacher, Teacher
 
 

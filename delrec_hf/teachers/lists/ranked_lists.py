@@ -16,8 +16,8 @@ from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.histories import Histories, IntArray, column
-from delrec_hf.teachers.leaks import SAMPLE, Finding, look_ahead
-from delrec_hf.teachers.list_table import read_entries
+from delrec_hf.teachers.lists.leaks import SAMPLE, Finding, look_ahead
+from delrec_hf.teachers.lists.list_table import read_entries
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.histories import Histories
+from delrec_hf.teachers.lists.ranked_lists import RankedLists
 from delrec_hf.teachers.predictions import predict, score_candidates
-from delrec_hf.teachers.ranked_lists import RankedLists
 
 Write = Callable[[pd.DataFrame], Path]
 PARTS = ("train", "validation", "test")

@@ -22,14 +22,14 @@ import yaml
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.errors import InputError
-from delrec_hf.pipeline import run_recipe
-from delrec_hf.recipe import Recipe
-from delrec_hf.run import Run
-from delrec_hf.stages import PARTS
+from delrec_hf.runs.pipeline import run_recipe
+from delrec_hf.runs.recipe import Recipe
+from delrec_hf.runs.run import Run
+from delrec_hf.runs.stages import PARTS
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.predictions import predict
 
-BACKBONE = Path(__file__).parents[1] / "recipes" / "backbones" / "toy"
+BACKBONE = Path(__file__).parents[2] / "recipes" / "backbones" / "toy"
 SYSTEMS = {
     *("random", "popularity", "markov", "co-occurrence", "teacher/sasrec"),
     *("zero-shot", "prompt-only", "lora-only", "delrec"),

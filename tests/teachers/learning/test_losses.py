@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from delrec_hf.teachers import losses
-from delrec_hf.teachers.dropout import dropout
-from delrec_hf.teachers.losses import binary_loss, sampled_softmax_loss, softmax_loss
+from delrec_hf.teachers.learning.losses import binary_loss, sampled_softmax_loss, softmax_loss
+from delrec_hf.teachers.models.dropout import dropout
 
 Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Hidden states, item table, targets, weights."""

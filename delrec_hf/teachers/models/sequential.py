@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from delrec_hf.teachers.losses import (
+from delrec_hf.teachers.learning.losses import (
     binary_loss,
     default_loss,
     horizon_weights,

@@ -19,8 +19,8 @@ from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.templates import Domain, load_domain
 from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
-from delrec_hf.recipe import Recipe
 from delrec_hf.resources import resource
+from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.predictions import read_predictions
 from delrec_hf.training.common import ranking_rows
 

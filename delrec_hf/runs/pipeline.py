@@ -14,10 +14,10 @@ from delrec_hf.errors import InputError
 from delrec_hf.files import content_hash, fingerprint
 from delrec_hf.instructions.templates import DOMAINS, load_domain
 from delrec_hf.logging import get_logger
-from delrec_hf.recipe import Recipe
-from delrec_hf.run import Run
-from delrec_hf.run_record import RunRecord
-from delrec_hf.stages import distil, evaluate, finetune, prepare, teach
+from delrec_hf.runs.recipe import Recipe
+from delrec_hf.runs.record import RunRecord
+from delrec_hf.runs.run import Run
+from delrec_hf.runs.stages import distil, evaluate, finetune, prepare, teach
 
 logger = get_logger(__name__)
 

@@ -22,16 +22,21 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.files import fingerprint, replace_folder, write_json
 from delrec_hf.logging import get_logger
-from delrec_hf.teachers.averaging import AveragedAdamW
-from delrec_hf.teachers.caser import CaserConfig, CaserModel
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
-from delrec_hf.teachers.gru4rec import GRU4RecConfig, GRU4RecModel
 from delrec_hf.teachers.histories import Histories, flatten
+from delrec_hf.teachers.learning.averaging import AveragedAdamW
+from delrec_hf.teachers.learning.windows import (
+    Batch,
+    LengthGroups,
+    TrainingWindows,
+    ValidationHistories,
+)
+from delrec_hf.teachers.lists.ranked_lists import RankedLists
 from delrec_hf.teachers.loading import fingerprints, no_file_bars, shape, trained_before
-from delrec_hf.teachers.ranked_lists import RankedLists
-from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
-from delrec_hf.teachers.sequential import SequentialModel
-from delrec_hf.teachers.windows import Batch, LengthGroups, TrainingWindows, ValidationHistories
+from delrec_hf.teachers.models.caser import CaserConfig, CaserModel
+from delrec_hf.teachers.models.gru4rec import GRU4RecConfig, GRU4RecModel
+from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
+from delrec_hf.teachers.models.sequential import SequentialModel
 
 logger = get_logger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from delrec_hf.errors import InputError
-from delrec_hf.recipe import load_recipe
+from delrec_hf.runs.recipe import load_recipe
 
 
 def write(folder: Path, text: str) -> Path:

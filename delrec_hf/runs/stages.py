@@ -23,13 +23,13 @@ from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 from delrec_hf.ranking.scoring import CandidateScorer
-from delrec_hf.run import InstructionRows, Run, some_users
-from delrec_hf.run_record import library_versions
+from delrec_hf.runs.record import library_versions
+from delrec_hf.runs.run import InstructionRows, Run, some_users
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
+from delrec_hf.teachers.learning.training import train_teacher
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import all_positions, score_candidates, write_predictions
 from delrec_hf.teachers.teacher import Teacher
-from delrec_hf.teachers.training import train_teacher
 from delrec_hf.training.common import score_rows, scorer_of, shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from delrec_hf.teachers.dropout import dropout
-from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
+from delrec_hf.teachers.models.dropout import dropout
+from delrec_hf.teachers.models.sequential import SequentialConfig, SequentialModel
 
 
 class SASRecConfig(SequentialConfig):

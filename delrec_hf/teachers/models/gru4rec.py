@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from delrec_hf.teachers.dropout import dropout
-from delrec_hf.teachers.sequential import SequentialConfig, SequentialModel
+from delrec_hf.teachers.models.dropout import dropout
+from delrec_hf.teachers.models.sequential import SequentialConfig, SequentialModel
 
 
 class GRU4RecConfig(SequentialConfig):

@@ -18,12 +18,12 @@ from delrec_hf.errors import InputError
 from delrec_hf.teachers import training
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories
+from delrec_hf.teachers.learning.training import train_teacher
+from delrec_hf.teachers.learning.windows import LengthGroups, TrainingWindows, ValidationHistories
 from delrec_hf.teachers.loading import load_teacher
+from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
+from delrec_hf.teachers.models.sequential import SequentialModel, SequentialOutput
 from delrec_hf.teachers.predictions import predict
-from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
-from delrec_hf.teachers.sequential import SequentialModel, SequentialOutput
-from delrec_hf.teachers.training import train_teacher
-from delrec_hf.teachers.windows import LengthGroups, TrainingWindows, ValidationHistories
 
 from .conftest import prepared_from
 
@@ -414,7 +414,9 @@ def test_two_processes_train_and_validate_as_one(
     for processes, batch_size in ((1, 26), (2, 13)):
         folder = tmp_path / f"{processes}"
         folder.mkdir()
-        launch(processes, "training_processes.py", [str(folder), str(data), str(batch_size)])
+        launch(
+            processes, "learning/training_processes.py", [str(folder), str(data), str(batch_size)]
+        )
         assert json.loads((folder / "processes.json").read_text()) == processes
         records[processes] = json.loads((folder / "teacher" / "teacher.json").read_text())
     assert records[2]["validation"] == pytest.approx(records[1]["validation"], abs=1e-9)

@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.teachers.config import TeacherConfig
-from delrec_hf.teachers.training import train_teacher
+from delrec_hf.teachers.learning.training import train_teacher
 
 
 def main(folder: Path, data: Path, batch_size: int) -> None:

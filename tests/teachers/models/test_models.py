@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from delrec_hf.teachers.caser import CaserConfig, CaserModel
-from delrec_hf.teachers.gru4rec import GRU4RecConfig, GRU4RecModel
 from delrec_hf.teachers.histories import IntArray
-from delrec_hf.teachers.sasrec import SASRecConfig, SASRecModel
-from delrec_hf.teachers.sequential import SequentialModel
+from delrec_hf.teachers.models.caser import CaserConfig, CaserModel
+from delrec_hf.teachers.models.gru4rec import GRU4RecConfig, GRU4RecModel
+from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
+from delrec_hf.teachers.models.sequential import SequentialModel
 from delrec_hf.teachers.teacher import FloatArray, NeuralTeacher
 
 SHAPE = {"num_items": 30, "max_length": 8, "hidden_size": 16}

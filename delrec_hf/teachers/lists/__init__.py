@@ -1,0 +1,1 @@
+"""Ranked lists of any other recommender as a teacher, and their checks."""

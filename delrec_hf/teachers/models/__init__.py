@@ -1,0 +1,1 @@
+"""The neural teachers as PreTrainedModels."""
