@@ -28,7 +28,7 @@ from delrec_hf.instructions.templates import DOMAINS, lsr_prompt, rps_prompt, ta
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.training.common import ranking_rows
+from delrec_hf.ranking.rows import ranking_rows
 from delrec_hf.training.distillation import (
     DistilConfig,
     PatternDistillationTrainer,

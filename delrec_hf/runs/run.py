@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -14,15 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.files import replace_folder
-from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
-from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.instructions.templates import Domain, load_domain
-from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.resources import resource
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.predictions import read_predictions
-from delrec_hf.training.common import ranking_rows
 
 
 @dataclass(frozen=True)
@@ -88,57 +84,6 @@ class Run:
         """The teacher's top items for the places of a part."""
         return read_predictions(self.folder / "teacher" / "predictions", part)
 
-
-@dataclass(frozen=True)
-class InstructionRows:
-    """Writes a run's examples as instruction rows for one tokenizer."""
-
-    run: Run
-    tokenizer: PreTrainedTokenizerBase
-    seed: int
-
-    @cached_property
-    def encoder(self) -> ChatEncoder:
-        """Turns messages into token ids."""
-        return ChatEncoder(self.tokenizer)
-
-    @cached_property
-    def titles(self) -> dict[str, str]:
-        """Item id to the title that stands in prompts."""
-        items = self.run.prepared.items
-        titles = safe_titles(items["title"][:], self.tokenizer)
-        return dict(zip(items["item_id"][:], titles, strict=True))
-
-    def rows(self, task: str, part: str, max_users: int | None = None) -> Dataset:
-        """Return the instruction rows of a task, of all users or of some drawn by seed."""
-        prepared, domain = self.run.prepared, self.run.domain
-        examples = some_users(prepared.examples[part], max_users, self.seed)
-        titles = list(self.titles.values())
-        if task == "lsr":
-            return lsr_rows(examples, prepared.items, titles, domain)
-        if task == "ta":
-            return ta_rows(examples, prepared.sequences, prepared.items, titles, domain, self.seed)
-        found = self.run.predictions(part)
-        return rps_rows(examples, found, prepared.items, titles, domain, self.seed)
-
-    def encoded(self, rows: Dataset) -> Dataset:
-        """Encode rows for training."""
-        return rows.map(
-            self.encoder.encode_rows,
-            batched=True,
-            remove_columns=rows.column_names,
-            desc="Encoding",
-        )
-
-    def for_ranking(self, rows: Dataset) -> Dataset:
-        """Encode rows for ranking."""
-        return ranking_rows(rows, self.encoder, self.titles)
-
-
-def some_users(examples: Dataset, max_users: int | None, seed: int) -> Dataset:
-    """Return the examples of at most so many users, drawn by seed."""
-    users = np.unique(examples["user_id"][:])
-    if max_users is None or len(users) <= max_users:
-        return examples
-    chosen = np.random.default_rng(seed).choice(users, max_users, replace=False)
-    return examples.select(np.flatnonzero(np.isin(examples["user_id"][:], chosen)))
+    def instruction_rows(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> InstructionRows:
+        """Return what writes the run's examples for a tokenizer."""
+        return InstructionRows(self.prepared, self.domain, self.predictions, tokenizer, seed)

@@ -18,19 +18,21 @@ from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, su
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
+from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
+from delrec_hf.ranking.rows import ranking_rows, score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.record import library_versions
-from delrec_hf.runs.run import InstructionRows, Run, some_users
+from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
 from delrec_hf.teachers.learning.training import train_teacher
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import all_positions, score_candidates, write_predictions
 from delrec_hf.teachers.teacher import Teacher
-from delrec_hf.training.common import score_rows, scorer_of, shown_settings
+from delrec_hf.training.common import shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 
@@ -68,10 +70,12 @@ def distil(run: Run) -> None:
     """Stage 1: train the soft prompt."""
     config = run.trainer_settings("distil", "distil")
     backbone, tokenizer = run.backbone()
-    write = InstructionRows(run, tokenizer, config.seed)
+    write = run.instruction_rows(tokenizer, config.seed)
     rows = {
         part: {
-            task: write.rows(task, part, config.max_validation_users if part != "train" else None)
+            task: write.of_part(
+                task, part, config.max_validation_users if part != "train" else None
+            )
             for task in config.tasks
         }
         for part in ("train", "validation")
@@ -86,7 +90,7 @@ def distil(run: Run) -> None:
         args=config,
         train_rows=encoded["train"],
         validation_rows=encoded["validation"],
-        agreement_rows=write.for_ranking(rows["validation"]["rps"])
+        agreement_rows=ranking_rows(rows["validation"]["rps"], write.encoder, write.titles)
         if "rps" in config.tasks
         else None,
         processing_class=tokenizer,
@@ -114,15 +118,15 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
     logger.info("finetune: LoRA %s the soft prompt", "without" if prompt is None else "behind")
     config = run.trainer_settings("finetune", checkpoints)
     backbone, tokenizer = run.backbone()
-    write = InstructionRows(run, tokenizer, config.seed)
-    validation = write.rows("lsr", "validation", config.max_validation_users)
+    write = run.instruction_rows(tokenizer, config.seed)
+    validation = write.of_part("lsr", "validation", config.max_validation_users)
     model = with_lora(backbone, config, prompt)
     trainer = RecommendationTrainer(
         model=model,
         args=config,
-        train_rows=write.encoded(write.rows("lsr", "train")),
+        train_rows=write.encoded(write.of_part("lsr", "train")),
         validation_rows=write.encoded(validation),
-        ranking_rows=write.for_ranking(validation),
+        ranking_rows=ranking_rows(validation, write.encoder, write.titles),
         processing_class=tokenizer,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
@@ -218,8 +222,8 @@ def _rank_with_models(run: Run, config: EvaluateConfig, scores: Scores) -> dict[
     backbone, tokenizer = run.backbone()
     state = PartialState()
     backbone.to(state.device)
-    write = InstructionRows(run, tokenizer, config.seed)
-    lsr = write.for_ranking(write.rows("lsr", "test", config.max_users))
+    write = run.instruction_rows(tokenizer, config.seed)
+    lsr = ranking_rows(write.of_part("lsr", "test", config.max_users), write.encoder, write.titles)
 
     def rank(system: str, scorer: CandidateScorer) -> None:
         with scores.measure(system) as found:
@@ -252,7 +256,7 @@ def _agreement(
         run.trainer_settings("distil", "distil"),
         run.backbone_config().model_name_or_path,
     )
-    rows = write.for_ranking(write.rows("rps", "test", config.max_users))
+    rows = ranking_rows(write.of_part("rps", "test", config.max_users), write.encoder, write.titles)
     scorers = {
         "no prompt": CandidateScorer(backbone, None, config.scoring),
         "random prompt": scorer_of(untrained, config.scoring),

@@ -14,11 +14,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.rows import first_choices
 from delrec_hf.training.common import (
     StageConfig,
     check_lengths,
     check_trainer_config,
-    first_choices,
     log_in_lines,
 )
 from delrec_hf.training.task_weighting import dynamic_weights, fixed_weights

@@ -12,11 +12,11 @@ from trl import SFTTrainer
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.rows import first_choices
 from delrec_hf.training.common import (
     StageConfig,
     check_lengths,
     check_trainer_config,
-    first_choices,
     log_in_lines,
 )
 

@@ -1,0 +1,85 @@
+"""Prepared examples as instruction rows and as token ids, for one tokenizer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
+from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.templates import Domain
+from delrec_hf.instructions.titles import safe_titles
+
+
+@dataclass(frozen=True)
+class InstructionRows:
+    """Writes examples as instruction rows for one tokenizer.
+
+    Attributes:
+        prepared: The data that the examples are from.
+        domain: How the items are spoken about.
+        predictions: Returns the teacher's best items for the examples of a part; RPS asks it.
+        tokenizer: The tokenizer of the model that will read the rows.
+        seed: Decides the order of candidates and who is drawn out of many users.
+    """
+
+    prepared: PreparedData
+    domain: Domain
+    predictions: Callable[[str], Dataset]
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        """Turns messages into token ids."""
+        return ChatEncoder(self.tokenizer)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Item id to the title that stands in prompts."""
+        items = self.prepared.items
+        titles = safe_titles(items["title"][:], self.tokenizer)
+        return dict(zip(items["item_id"][:], titles, strict=True))
+
+    def of_part(self, task: str, part: str, max_users: int | None = None) -> Dataset:
+        """Return the instruction rows of a part, of all users or of some drawn by seed.
+
+        Args:
+            task: `ta`, `rps` or `lsr`.
+            part: `train`, `validation` or `test`.
+            max_users: Of how many users at most.
+        """
+        return self.rows(task, part, some_users(self.prepared.examples[part], max_users, self.seed))
+
+    def rows(self, task: str, part: str, examples: Dataset) -> Dataset:
+        """Return the instruction rows of a task for these examples of a part."""
+        items, titles = self.prepared.items, list(self.titles.values())
+        if task == "lsr":
+            return lsr_rows(examples, items, titles, self.domain)
+        if task == "ta":
+            sequences = self.prepared.sequences
+            return ta_rows(examples, sequences, items, titles, self.domain, self.seed)
+        found = self.predictions(part)
+        return rps_rows(examples, found, items, titles, self.domain, self.seed)
+
+    def encoded(self, rows: Dataset) -> Dataset:
+        """Encode instruction rows for training: `input_ids` and `labels`."""
+        return rows.map(
+            self.encoder.encode_rows,
+            batched=True,
+            remove_columns=rows.column_names,
+            desc="Encoding",
+        )
+
+
+def some_users(examples: Dataset, max_users: int | None, seed: int) -> Dataset:
+    """Return the examples of at most so many users, drawn by seed."""
+    users = np.unique(examples["user_id"][:])
+    if max_users is None or len(users) <= max_users:
+        return examples
+    chosen = np.random.default_rng(seed).choice(users, max_users, replace=False)
+    return examples.select(np.flatnonzero(np.isin(examples["user_id"][:], chosen)))
