@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from delrec_hf.teachers import losses
+from delrec_hf.teachers.learning import losses
 from delrec_hf.teachers.learning.losses import binary_loss, sampled_softmax_loss, softmax_loss
 from delrec_hf.teachers.models.dropout import dropout
 

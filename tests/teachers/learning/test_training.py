@@ -15,9 +15,9 @@ from transformers import AutoModel, TrainerCallback
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.teachers import training
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories
+from delrec_hf.teachers.learning import training
 from delrec_hf.teachers.learning.training import train_teacher
 from delrec_hf.teachers.learning.windows import LengthGroups, TrainingWindows, ValidationHistories
 from delrec_hf.teachers.loading import load_teacher
@@ -25,7 +25,7 @@ from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.models.sequential import SequentialModel, SequentialOutput
 from delrec_hf.teachers.predictions import predict
 
-from .conftest import prepared_from
+from ..conftest import prepared_from
 
 Configure = Callable[..., TeacherConfig]
 
