@@ -8,23 +8,8 @@ from typing import NoReturn
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
 from delrec_hf.logging import configure, quiet_libraries
-
-STAGES = {
-    "prepare": "prepare",
-    "teach": "teach",
-    "distill": "distil",
-    "finetune": "finetune",
-    "evaluate": "evaluate",
-}
-"""Each stage's command and name."""
-
-SECTIONS = {"prepare": "data", "teach": "teacher"}
-"""The section of the recipe that a command's bare flags go to, where it is not the stage's name."""
-
-_RECIPE_FLAGS = (
-    "Any recipe key is a flag: `--SECTION.KEY VALUE` (sections: data, teacher, backbone, distil, "
-    "finetune, evaluate); flags win over the file. A stage's own keys need no section."
-)
+from delrec_hf.runs.order import STAGES, stage_of_command
+from delrec_hf.runs.recipe import SECTIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,20 +88,16 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
     quickstart.add_argument(
         "--output_dir", default="runs/quickstart", help="folder of the run (%(default)s)"
     )
-    descriptions = {
-        "run": "run every stage of a recipe; finished ones are skipped",
-        "prepare": "read the data, split it, draw candidates",
-        "teach": "train the teacher and keep its predictions",
-        "distill": "stage 1: distil the teacher into a soft prompt",
-        "finetune": "stage 2: train LoRA on top of the frozen prompt",
-        "evaluate": "rank with every system and report",
-    }
-    for name, description in descriptions.items():
-        command = _add(commands, name, description, _run)
+    whole = _add(commands, "run", "run every stage of a recipe; finished ones are skipped", _run)
+    single = [_add(commands, stage.command, stage.description, _run) for stage in STAGES]
+    for command in (whole, *single):
         command.add_argument("--config", metavar="RECIPE.yaml", required=True, help="the recipe")
-    for name in ("quickstart", *descriptions):
-        commands.choices[name].epilog = _RECIPE_FLAGS
-        commands.choices[name].set_defaults(takes_recipe_flags=True)
+    for command in (quickstart, whole, *single):
+        command.epilog = (
+            f"Any recipe key is a flag: `--SECTION.KEY VALUE` (sections: {', '.join(SECTIONS)}); "
+            "flags win over the file. A stage's own keys need no section."
+        )
+        command.set_defaults(takes_recipe_flags=True)
 
 
 def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
@@ -151,10 +132,9 @@ def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
     from delrec_hf.runs.pipeline import run_recipe
     from delrec_hf.runs.recipe import load_recipe
 
-    stage = STAGES.get(known.command, "")
-    section = SECTIONS.get(stage, stage)
-    recipe = load_recipe(known.config, flags, section)
-    run_recipe(recipe, only=stage or None)
+    stage = stage_of_command(known.command)
+    recipe = load_recipe(known.config, flags, stage.section if stage else "")
+    run_recipe(recipe, only=stage.name if stage else None)
 
 
 def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from delrec_hf.data.candidates import draw_candidates
@@ -88,6 +89,37 @@ class PreparedData:
             examples=DatasetDict.load_from_disk(str(folder / "examples")),
             info=read_json(folder / "info.json"),
         )
+
+    def with_other_candidates(self, examples: Dataset, seed: int) -> Dataset:
+        """Return examples with candidates drawn by another seed than the stored ones.
+
+        Args:
+            examples: Rows of one of the parts.
+            seed: Decides every draw; that of the data draws the stored ones again.
+        """
+        table = self.sequences.with_format("arrow")[:]
+        lists = table["items"].combine_chunks()
+        starts = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
+        sequences = Sequences(
+            user_ids=table["user_id"].to_pylist(),
+            starts=starts.astype(np.int64),
+            items=lists.flatten().to_numpy().astype(np.int64),
+            timestamps=table["moments"].combine_chunks().flatten().to_numpy().astype(np.int64),
+            left_out={},
+        )
+        asked = examples.with_format("arrow")[:]
+        users = pc.index_in(asked["user_id"], value_set=table["user_id"].combine_chunks())
+        candidates = draw_candidates(
+            sequences,
+            users.to_numpy().astype(np.int64),
+            asked["position"].to_numpy().astype(np.int64),
+            len(self.items),
+            self.info["num_candidates"],
+            seed,
+        )
+        ends = np.arange(len(candidates) + 1) * self.info["num_candidates"]
+        place = asked.column_names.index("candidates")
+        return Dataset(asked.set_column(place, "candidates", _lists(candidates.ravel(), ends)))
 
 
 def prepare(config: DataConfig, folder: Path) -> PreparedData:

@@ -1,43 +1,22 @@
 """Scores of several systems over the same users' candidates, and what they amount to."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from datasets import Dataset
 
-from delrec_hf.errors import InputError, suggest
 from delrec_hf.evaluation.metrics import METRICS, TIE_RULE, per_user_metrics
 from delrec_hf.evaluation.statistics import bootstrap_interval, compare
+from delrec_hf.evaluation.systems import SYSTEMS, Outputs, System, check_names
 from delrec_hf.logging import get_logger
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-SYSTEMS = (
-    "random",
-    "popularity",
-    "markov",
-    "co-occurrence",
-    "teacher",
-    "zero-shot",
-    "prompt-only",
-    "lora-only",
-    "delrec",
-)
-COMPARED_WITH = (
-    "teacher",
-    "lora-only",
-    "prompt-only",
-    "zero-shot",
-    "co-occurrence",
-    "markov",
-    "popularity",
-)
-"""What `delrec` is compared with, user by user."""
 COMPARED_METRICS = ("hr@1", "ndcg@10")
 
 logger = get_logger(__name__)
@@ -47,8 +26,9 @@ logger = get_logger(__name__)
 class EvaluateConfig:
     """What is measured and how; the recipe section `evaluate`."""
 
-    systems: list[str] = field(
-        default_factory=lambda: list(SYSTEMS), metadata={"help": "which systems to rank with"}
+    systems: list[str] | None = field(
+        default=None,
+        metadata={"help": "which systems to rank with; default: all whose stages are finished"},
     )
     max_users: int | None = field(
         default=None, metadata={"help": "measure on so many test users; default: all"}
@@ -57,6 +37,10 @@ class EvaluateConfig:
         default="sum",
         metadata={"help": "a title's score: sum or mean of its tokens' log-probabilities"},
     )
+    candidates_seed: int | None = field(
+        default=None,
+        metadata={"help": "draw other candidates for the test users; default: those of data.seed"},
+    )
     bootstrap_samples: int = field(
         default=2000, metadata={"help": "samples of users behind each interval"}
     )
@@ -64,12 +48,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Check the names."""
-        for name in self.systems:
-            if name not in SYSTEMS:
-                raise InputError(
-                    f"`evaluate.systems` names `{name}`; expected names out of "
-                    f"{', '.join(SYSTEMS)}{suggest(name, SYSTEMS)}"
-                )
+        check_names(self.systems or [])
 
 
 @dataclass
@@ -86,13 +65,13 @@ class Scores:
     by_system: dict[str, FloatArray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def measure(self, system: str) -> Iterator[dict[str, FloatArray]]:
-        """Time a block that puts the scores of `system` into the yielded dictionary."""
-        logger.info("evaluate: ranking with %s", system)
+    def measure(self, system: System, outputs: Outputs, examples: Dataset) -> None:
+        """Rank with a system and keep its scores; loading is not timed."""
+        logger.info("evaluate: ranking with %s", system.name)
+        score = system.load(outputs)
         start = time.perf_counter()
-        yield self.by_system
-        self.seconds[system] = round(time.perf_counter() - start, 1)
+        self.by_system[system.name] = score(examples)
+        self.seconds[system.name] = round(time.perf_counter() - start, 1)
 
 
 def summarise(
@@ -172,6 +151,7 @@ def _comparisons(
 ) -> list[dict[str, Any]]:
     if "delrec" not in per_user:
         return []
+    others = [one.name for one in reversed(SYSTEMS) if one.compared and one.name in per_user]
     return [
         {
             "a": "delrec",
@@ -188,8 +168,7 @@ def _comparisons(
                 )
             ),
         }
-        for other in COMPARED_WITH
-        if other in per_user
+        for other in others
         for metric in COMPARED_METRICS
     ]
 

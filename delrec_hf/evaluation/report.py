@@ -8,20 +8,6 @@ from typing import Any
 
 from delrec_hf.evaluation.metrics import METRICS
 
-SYSTEM_ORDER = (
-    "random",
-    "popularity",
-    "markov",
-    "co-occurrence",
-    "teacher",
-    "zero-shot",
-    "hard-prompt",
-    "prompt-only",
-    "lora-only",
-    "delrec",
-)
-"""From what knows least to what knows most; `teacher/sasrec` and `delrec/no-ta` follow by name."""
-
 WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
 
@@ -116,21 +102,6 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def ordered(names: Sequence[str]) -> list[str]:
-    """Return system names in the report's order; unknown ones come last, as they were.
-
-    >>> ordered(["mine", "delrec/no-ta", "delrec", "teacher/sasrec", "random"])
-    ['random', 'teacher/sasrec', 'delrec', 'delrec/no-ta', 'mine']
-    """
-    place = {name: number for number, name in enumerate(SYSTEM_ORDER)}
-
-    def key(name: str) -> tuple[int, str]:
-        known = place.get(name.partition("/")[0])
-        return (len(place), "") if known is None else (known, name)
-
-    return sorted(names, key=key)
-
-
 def escape(text: str) -> str:
     r"""Return text that Markdown shows as it is, in a table cell or outside one.
 
@@ -142,8 +113,7 @@ def escape(text: str) -> str:
 
 def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
-    for name in ordered(list(systems)):
-        system = systems[name]
+    for name, system in systems.items():
         cells = [_metric(system, metric) for metric in METRICS]
         rows.append([_shortened(name), *cells, _seconds(system.get("seconds"))])
     headers = ["system", *(metric.upper() for metric in METRICS), "seconds"]
@@ -173,7 +143,7 @@ def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
             f"{_number(one.get('agreement'))}{_interval(one.get('ci95'))}",
             _one_line(one.get("users", _UNKNOWN)),
         ]
-        for name, one in ((name, distillation[name]) for name in ordered(list(distillation)))
+        for name, one in distillation.items()
     ]
     title = "Agreement with the teacher's first choice on held-out histories"
     return Table(title, ["system", "agreement [95 %]", "users"], rows)

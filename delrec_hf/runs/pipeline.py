@@ -1,72 +1,36 @@
-"""The stages of a recipe in order; finished ones are skipped, killed ones go on where they were."""
+"""Running the stages of a recipe: finished ones are skipped, killed ones go on where they were."""
 
+import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
+from delrec_hf.checkpoints import deciding_settings
 from delrec_hf.data.interactions import DataConfig
 from delrec_hf.data.sources import local_files
 from delrec_hf.errors import InputError
 from delrec_hf.files import content_hash, fingerprint
-from delrec_hf.instructions.templates import DOMAINS, load_domain
+from delrec_hf.instructions.templates import DOMAINS, TEMPLATE_VERSION, load_domain
 from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import FORMAT_VERSION
+from delrec_hf.runs.order import STAGES, Stage
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.record import RunRecord
 from delrec_hf.runs.run import Run
-from delrec_hf.runs.stages import distil, evaluate, finetune, prepare, teach
+from delrec_hf.runs.stages import WORK
 
 logger = get_logger(__name__)
 
-_WITHOUT_EFFECT = {"disable_tqdm", "report_to", "logging_steps", "logging_strategy", "run_name"}
-"""Keys that change what a stage shows, not what it makes."""
+_TRAININGS = ("teacher", "distil", "finetune")
+"""Sections whose settings are TrainingArguments."""
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the pipeline.
-
-    Attributes:
-        name: Its name in records and logs.
-        command: What the command line calls it.
-        sections: Sections of the recipe whose keys change its outcome.
-        after: Stages whose output it reads.
-        writes: What it leaves in the run's folder.
-        run: The work.
-    """
-
-    name: str
-    command: str
-    sections: tuple[str, ...]
-    after: tuple[str, ...]
-    writes: tuple[str, ...]
-    run: Callable[[Run], None]
-
-
-STAGES = (
-    Stage("prepare", "prepare", ("data",), (), ("data",), prepare),
-    Stage("teach", "teach", ("teacher",), ("prepare",), ("teacher",), teach),
-    Stage("distil", "distill", ("backbone", "distil"), ("prepare", "teach"), ("distil",), distil),
-    Stage(
-        "finetune",
-        "finetune",
-        ("backbone", "finetune"),
-        ("prepare", "distil"),
-        ("model",),
-        finetune,
-    ),
-    Stage(
-        "evaluate",
-        "evaluate",
-        ("backbone", "evaluate"),
-        ("prepare", "teach", "distil", "finetune"),
-        ("results.json",),
-        evaluate,
-    ),
-)
+_BY_RANKING = ("hr@1", "agreement")
+"""Validation metrics that depend on how candidates are scored."""
 
 
 def run_recipe(recipe: Recipe, only: str | None = None) -> None:
@@ -74,48 +38,46 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
 
     Args:
         recipe: What to run and where.
-        only: Run this stage alone; the stages before it must be finished.
+        only: Run this stage alone; the stages that it comes after must be finished.
 
     Raises:
-        InputError: If the recipe cannot be used, or a stage before `only` is not finished.
+        InputError: If the recipe cannot be used, or a stage that `only` needs is not finished.
     """
     import torch
 
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
         logger.info("%d processes share the work", state.num_processes)
-    names = [stage.name for stage in STAGES]
-    stages = STAGES if only is None else STAGES[: names.index(only) + 1]
+    stages = [stage for stage in STAGES if only is None or _takes_part(stage, only, recipe)]
     _check_sections(recipe, [section for stage in stages for section in stage.sections])
     _check_folder(recipe.output_dir)
     record = RunRecord(recipe.output_dir)
     prints: dict[str, str] = {}
+    finished: set[str] = set()
     for stage in stages:
-        prints[stage.name] = _fingerprint(stage, recipe, prints)
+        settings = _settings(stage, recipe)
+        prints[stage.name] = _fingerprint(stage, recipe, settings, prints, finished)
         outputs = [recipe.output_dir / name for name in stage.writes]
         done = record.is_done(stage.name, prints[stage.name], outputs)
         # No process may write the record while another one still reads it.
         state.wait_for_everyone()
         if only not in (None, stage.name):
-            if only in _readers(stage.name) and not done:
-                raise InputError(
-                    f"stage `{only}` reads what `{stage.name}` writes, and {recipe.output_dir} "
-                    f"holds no finished `{stage.name}` of this recipe; run `delrec "
-                    f"{stage.command}` first, or `delrec run` for all"
-                )
+            if not done:
+                _refuse_unfinished(stage, only, recipe)
+            finished |= {stage.name} if done else set()
             continue
+        finished.add(stage.name)
         if done:
             logger.info("%s: finished before, skipped", stage.name)
             continue
-        logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
+        _say_what_runs(stage, recipe, record, settings)
         start = time.perf_counter()
         if state.is_main_process:
             record.forget(stage.name)
-        stage.run(Run(recipe, prints[stage.name]))
+        WORK[stage.name](Run(recipe, prints[stage.name], frozenset(finished)))
         seconds = time.perf_counter() - start
         state.wait_for_everyone()
         if state.is_main_process:
-            settings = {name: recipe.sections.get(name, {}) for name in stage.sections}
             record.finish(stage.name, prints[stage.name], settings, seconds)
             _remove_checkpoints(recipe.output_dir / "checkpoints", stage.name)
         state.wait_for_everyone()
@@ -123,11 +85,50 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
         logger.info("%s: wrote %s in %.0f s", stage.name, written, seconds)
 
 
+def _takes_part(stage: Stage, only: str, recipe: Recipe) -> bool:
+    """Say whether a stage is `only`, comes before it, or is used by it and can have been run."""
+    wanted = next(one for one in STAGES if one.name == only)
+    if stage.name in wanted.uses:
+        return "backbone" not in stage.sections or "backbone" in recipe.sections
+    names = [one.name for one in STAGES]
+    return names.index(stage.name) <= names.index(only)
+
+
+def _refuse_unfinished(stage: Stage, only: str | None, recipe: Recipe) -> None:
+    wanted = next(one for one in STAGES if one.name == only)
+    if stage.name in wanted.after:
+        raise InputError(
+            f"stage `{only}` reads what `{stage.name}` writes, and {recipe.output_dir} holds no "
+            f"finished `{stage.name}` of this recipe; run `delrec {stage.command}` first, or "
+            "`delrec run` for all"
+        )
+
+
+def _say_what_runs(
+    stage: Stage, recipe: Recipe, record: RunRecord, settings: Mapping[str, Any]
+) -> None:
+    logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
+    before = record.stages.get(stage.name)
+    if before is not None:
+        changed = ", ".join(_changes(before["settings"], settings))
+        logger.info("%s: runs again: %s", stage.name, changed or "what it reads has changed")
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which keys of which sections differ, and how."""
+    return [
+        f"{section}.{key} was {before.get(section, {}).get(key)}, is {now[section].get(key)}"
+        for section in now
+        for key in sorted({*before.get(section, {}), *now[section]})
+        if before.get(section, {}).get(key) != now[section].get(key)
+    ]
+
+
 def _check_sections(recipe: Recipe, needed: list[str]) -> None:
     """Find every mistake in the recipe before the first stage works for an hour."""
     run = Run(recipe)
     for section in dict.fromkeys([*needed, *recipe.sections]):
-        if section in ("teacher", "distil", "finetune"):
+        if section in _TRAININGS:
             run.trainer_settings(section, section)
         else:
             recipe.settings(section)
@@ -149,10 +150,6 @@ def _remove_checkpoints(folder: Path, stage: str) -> None:
         folder.rmdir()
 
 
-def _readers(name: str) -> set[str]:
-    return {stage.name for stage in STAGES if name in stage.after}
-
-
 def _reads(stage: Stage, recipe: Recipe) -> str:
     if stage.name == "prepare":
         return str(recipe.settings("data").path)
@@ -163,27 +160,46 @@ def _reads(stage: Stage, recipe: Recipe) -> str:
     return ", ".join(places)
 
 
-def _fingerprint(stage: Stage, recipe: Recipe, before: dict[str, str]) -> str:
-    given = {
-        section: {
-            key: value
-            for key, value in recipe.sections.get(section, {}).items()
-            if key not in _WITHOUT_EFFECT
-        }
-        for section in stage.sections
-    }
-    inputs = [before[name] for name in stage.after]
+def _settings(stage: Stage, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the settings that decide a stage's outcome, defaults filled in, by section."""
+    found = {}
+    for section in stage.sections:
+        if section in _TRAININGS:
+            config = Run(recipe).trainer_settings(section, section)
+            found[section] = deciding_settings(config, recipe.sections.get(section, {}))
+        else:
+            found[section] = asdict(recipe.settings(section))
     if stage.name == "prepare":
-        settings = recipe.settings("data")
-        given["data"] = asdict(settings) | {"path": settings.dataset_name}
-        domain = settings.domain
-        inputs += [_source_print(settings), domain if domain in DOMAINS else _print_of(domain)]
+        found["data"]["path"] = recipe.settings("data").dataset_name
+    if stage.name == "evaluate" and "backbone" in recipe.sections:
+        found["backbone"] = asdict(recipe.settings("backbone"))
+    metric = str(found.get(stage.section, {}).get("metric_for_best_model"))
+    if metric.removeprefix("eval_") in _BY_RANKING:
+        found["evaluate"] = {"scoring": recipe.settings("evaluate").scoring}
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(found, default=str))
+    return plain
+
+
+def _fingerprint(
+    stage: Stage,
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    before: Mapping[str, str],
+    finished: set[str],
+) -> str:
+    """Hash what decides a stage's outcome: settings, inputs, wording and formats."""
+    inputs = [before[name] for name in stage.after]
+    inputs += [before[name] for name in stage.uses if name in finished]
+    if stage.name == "prepare":
+        data = recipe.settings("data")
+        domain = data.domain
+        inputs += [_source_print(data), domain if domain in DOMAINS else _print_of(domain)]
     taken = recipe.settings("teacher").path if stage.name == "teach" else None
     if taken is not None:
         inputs.append(_print_of(taken))
-    if stage.name == "distil":
+    if stage.name in ("distil", "evaluate") and "backbone" in settings:
         inputs.append(_print_of(recipe.settings("backbone").model_name_or_path))
-    return fingerprint(stage.name, given, inputs)
+    return fingerprint(stage.name, settings, inputs, TEMPLATE_VERSION, FORMAT_VERSION)
 
 
 def _source_print(config: DataConfig) -> str:

@@ -28,10 +28,12 @@ class Run:
     Attributes:
         recipe: What to run and where.
         fingerprint: Stands for the inputs and settings of the stage at work.
+        finished: The stages whose output is there and of this recipe.
     """
 
     recipe: Recipe
     fingerprint: str = ""
+    finished: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:

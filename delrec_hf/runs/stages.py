@@ -9,29 +9,27 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data import prepared as data
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
 from delrec_hf.evaluation.report import format_table
+from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import describe_backbone
-from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
+from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.rows import ranking_rows, score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.run import Run
-from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
 from delrec_hf.teachers.learning.training import train_teacher
 from delrec_hf.teachers.loading import load_teacher
-from delrec_hf.teachers.predictions import all_positions, score_candidates, write_predictions
-from delrec_hf.teachers.teacher import Teacher
+from delrec_hf.teachers.predictions import write_predictions
 from delrec_hf.training.common import shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
@@ -53,8 +51,6 @@ def teach(run: Run) -> None:
     folder = run.folder / "teacher"
     train_teacher(run.prepared, config, folder)
     places = {part: run.prepared.examples[part] for part in PARTS}
-    if config.positions == "all":
-        places["all"] = all_positions(run.prepared)
     write_predictions(
         load_teacher(folder, run.prepared),
         run.prepared,
@@ -176,87 +172,82 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
 def evaluate(run: Run) -> None:
     """Rank the test users' candidates with every system, and report."""
     config = run.recipe.settings("evaluate")
-    prepared = run.prepared
-    examples = some_users(prepared.examples["test"], config.max_users, config.seed)
+    has_backbone = {"backbone"} if "backbone" in run.recipe.sections else set()
+    systems = chosen_systems(config.systems, run.finished | has_backbone, run.folder)
+    examples = _test_examples(run, config)
     offered, targets = examples["candidates"][:], examples["target"][:]
     places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
+    outputs = Outputs(
+        folder=run.folder,
+        prepared=run.prepared,
+        load_backbone=run.backbone,
+        word=lambda tokenizer: run.instruction_rows(tokenizer, config.seed),
+        scoring=config.scoring,
+        seed=config.seed,
+    )
     scores = Scores(np.array(places))
-    simple: dict[str, Callable[[], Teacher]] = {
-        "random": lambda: Random.fit(prepared, config.seed),
-        "popularity": lambda: Popularity.fit(prepared),
-        "markov": lambda: Markov.fit(prepared),
-        "co-occurrence": lambda: CoOccurrence.fit(prepared),
-        "teacher": lambda: load_teacher(run.folder / "teacher", prepared),
-    }
-    for name, make in simple.items():
-        if name in config.systems:
-            with scores.measure(name) as found:
-                found[name] = score_candidates(make(), prepared, examples)
-    agreed = _rank_with_models(run, config, scores)
+    for system in systems:
+        scores.measure(system, outputs, examples)
+    agreed = None
+    if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
+        agreed = _agreement(run, config, outputs, examples)
     if not PartialState().is_main_process:
         return
-    facts = ["dataset", "split", "num_candidates", "history_length"]
-    if len(examples) == len(prepared.examples["test"]) and "best_hr_at_1" in prepared.info:
-        facts.append("best_hr_at_1")
-    protocol = {name: prepared.info[name] for name in facts}
-    protocol["seeds"] = [prepared.info["seed"]]
-    kind = read_json(run.folder / "teacher" / "teacher.json")["type"]
-    results = summarise(scores, protocol, f"teacher/{kind}", config)
+    results = summarise(scores, _protocol(run, config, examples), _teacher_name(run), config)
     if agreed:
         results["distillation"] = agreed
     _keep_scores(run, examples, scores)
-    model = run.folder / "model"
-    replace(ArtefactConfig.load(model), scoring=config.scoring).save(model)
-    write_json(model / "results.json", results)
-    write_text(model / "README.md", model_card(model))
+    if "finetune" in run.finished:
+        model = run.folder / "model"
+        replace(ArtefactConfig.load(model), scoring=config.scoring).save(model)
+        write_json(model / "results.json", results)
+        write_text(model / "README.md", model_card(model))
     write_json(run.folder / "results.json", results)
     print(format_table(results))
 
 
-def _rank_with_models(run: Run, config: EvaluateConfig, scores: Scores) -> dict[str, Any]:
-    """Rank with the language models; return the prompt's agreement with the teacher, if asked."""
-    wanted = [system for system in ("zero-shot", "prompt-only") if system in config.systems]
-    tuned = [system for system in ("lora-only", "delrec") if system in config.systems]
-    if not (wanted or tuned):
-        return {}
-    backbone, tokenizer = run.backbone()
-    state = PartialState()
-    backbone.to(state.device)
-    write = run.instruction_rows(tokenizer, config.seed)
-    lsr = ranking_rows(write.of_part("lsr", "test", config.max_users), write.encoder, write.titles)
+def _test_examples(run: Run, config: EvaluateConfig) -> Dataset:
+    """Return the test examples that are ranked, with other candidates if the recipe asks so."""
+    examples = run.prepared.examples["test"]
+    if config.candidates_seed is not None:
+        examples = run.prepared.with_other_candidates(examples, config.candidates_seed)
+    return some_users(examples, config.max_users, config.seed)
 
-    def rank(system: str, scorer: CandidateScorer) -> None:
-        with scores.measure(system) as found:
-            found[system] = np.array(score_rows(scorer, lsr, state))
 
-    agreed: dict[str, Any] = {}
-    if "zero-shot" in wanted:
-        rank("zero-shot", CandidateScorer(backbone, None, config.scoring))
-    if "prompt-only" in wanted:
-        prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
-        rank("prompt-only", scorer_of(prompted, config.scoring))
-        agreed = _agreement(run, config, write, prompted)
-    for system in tuned:
-        folder = run.folder / ("model" if system == "delrec" else system)
-        if folder.is_dir():
-            rank(system, scorer_of(_with_saved_lora(run, folder), config.scoring))
-        else:
-            logger.info("evaluate: no %s without `finetune.lora_only: true`", system)
-    return agreed
+def _protocol(run: Run, config: EvaluateConfig, examples: Dataset) -> dict[str, Any]:
+    """Return what was measured on: the facts that head the report."""
+    info = run.prepared.info
+    facts = ["dataset", "split", "num_candidates", "history_length"]
+    is_whole = len(examples) == len(run.prepared.examples["test"])
+    if is_whole and config.candidates_seed is None and "best_hr_at_1" in info:
+        facts.append("best_hr_at_1")
+    protocol = {name: info[name] for name in facts}
+    protocol["seeds"] = [info["seed"]]
+    if config.candidates_seed is not None:
+        protocol["candidates_seed"] = config.candidates_seed
+    return protocol
+
+
+def _teacher_name(run: Run) -> str:
+    record = run.folder / "teacher" / "teacher.json"
+    return f"teacher/{read_json(record)['type']}" if "teach" in run.finished else "teacher"
 
 
 def _agreement(
-    run: Run, config: EvaluateConfig, write: InstructionRows, prompted: DelRecModel
+    run: Run, config: EvaluateConfig, outputs: Outputs, examples: Dataset
 ) -> dict[str, Any]:
     """Return how often prompts and backbone choose what the teacher ranks first."""
     logger.info("evaluate: agreement with the teacher")
-    backbone, state = prompted.backbone, PartialState()
+    backbone, tokenizer = run.backbone()
+    state = PartialState()
+    backbone.to(state.device)
     untrained = new_soft_prompt(
         backbone,
         run.trainer_settings("distil", "distil"),
         run.backbone_config().model_name_or_path,
     )
-    rows = ranking_rows(write.of_part("rps", "test", config.max_users), write.encoder, write.titles)
+    prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
+    rows = outputs.ranking_rows("rps", examples, tokenizer)
     scorers = {
         "no prompt": CandidateScorer(backbone, None, config.scoring),
         "random prompt": scorer_of(untrained, config.scoring),
@@ -269,23 +260,17 @@ def _agreement(
     return agreement(choices, rows["target_place"][:], config)
 
 
-def _with_saved_lora(run: Run, folder: Path) -> PeftModel:
-    """Load the backbone with the LoRA of a folder, and its soft prompt if it has one."""
-    backbone, _ = run.backbone()
-    if (folder / PROMPT_FOLDER).is_dir():
-        backbone.load_adapter(str(folder))
-        model: PeftModel = DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER)
-    else:
-        model = PeftModel.from_pretrained(backbone, str(folder))
-    return model.to(PartialState().device).eval()
-
-
 def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:
     """Write every system's score of every candidate, to look single users up."""
-    columns = {system: list(found) for system, found in scores.by_system.items()}
     kept = examples.select_columns(["user_id", "position", "target", "candidates"])
-    for system, values in columns.items():
-        kept = kept.add_column(system, values)
+    for system, found in scores.by_system.items():
+        kept = kept.add_column(system, list(found))
     path = run.folder / "logs" / "scores.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept.to_parquet(str(path))
+
+
+WORK: dict[str, Callable[[Run], None]] = {
+    work.__name__: work for work in (prepare, teach, distil, finetune, evaluate)
+}
+"""What each stage of `delrec_hf.runs.order` does."""

@@ -73,10 +73,6 @@ class TeacherConfig(TrainingArguments):
     filter_seen: bool = field(
         default=True, metadata={"help": "leave out of its best items what the user already has"}
     )
-    positions: Literal["examples", "all"] = field(
-        default="examples",
-        metadata={"help": "keep its best items for the examples, or for all positions as well"},
-    )
     max_length: int | None = field(
         default=None, metadata={"help": "how many last items it reads (default: by type)"}
     )

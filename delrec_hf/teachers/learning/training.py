@@ -17,10 +17,10 @@ from transformers import (
     set_seed,
 )
 
-from delrec_hf.checkpoints import last_checkpoint
+from delrec_hf.checkpoints import deciding_settings, last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.files import fingerprint, replace_folder, write_json
+from delrec_hf.files import content_hash, fingerprint, read_json, replace_folder, write_json
 from delrec_hf.logging import get_logger
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories, flatten
@@ -49,8 +49,9 @@ _NEGATIVES_BY_POPULARITY = 0.75  # the power of word2vec (Mikolov et al. 2013)
 def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -> None:
     """Train a teacher on training items alone, or take a foreign one, and write it to a folder.
 
-    A run that was killed continues from its last checkpoint in `config.output_dir`, if data and
-    settings are still the same. With several processes all train and the first one writes.
+    A teacher that is there already, of the same data and settings, is kept. A run that was killed
+    continues from its last checkpoint in `config.output_dir`, if data and settings are still the
+    same. With several processes all train and the first one writes.
 
     Args:
         prepared: The data.
@@ -61,10 +62,18 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
         InputError: If the data is too short to train on, or `config.path` cannot be used.
     """
     state = PartialState()
+    print_ = _fingerprint(prepared, config)
+    kept = Path(folder) / "teacher.json"
+    is_there = kept.is_file() and read_json(kept).get("fingerprint") == print_
+    state.wait_for_everyone()  # no process may write it while another one still looks
+    if is_there:
+        logger.info("the teacher in %s has learned from this data as it shall: kept", folder)
+        return
     record: dict[str, Any] = {
         "type": config.type,
         "settings": config.settings(),
         "catalogue": fingerprints(prepared)["catalogue"],
+        "fingerprint": print_,
     }
     made: SequentialModel | RankedLists | None = None
     if config.type == "ranked_lists":
@@ -74,7 +83,7 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
         record["settings"] = shape(before.config)
     elif config.type in NEURAL:
         started = time.process_time()
-        trainer = _train(prepared, config)
+        trainer = _train(prepared, config, print_)
         made = trainer.accelerator.unwrap_model(trainer.model)
         record["validation"] = {"ndcg@10": trainer.state.best_metric}
         record["epochs"] = trainer.state.epoch
@@ -138,7 +147,7 @@ class _Bar(ProgressCallback):
         pass
 
 
-def _train(prepared: PreparedData, config: TeacherConfig) -> Trainer:
+def _train(prepared: PreparedData, config: TeacherConfig, print_: str) -> Trainer:
     assert config.max_length is not None  # the config fills it in by type
     length, context = config.max_length, 0
     if config.type == "caser":
@@ -169,7 +178,6 @@ def _train(prepared: PreparedData, config: TeacherConfig) -> Trainer:
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar())
-    print_ = fingerprint({**config.settings(), "data": _sequences_print(prepared)})
     with no_file_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, print_))
     return trainer
@@ -227,8 +235,15 @@ def _ndcg(predictions: EvalPrediction) -> dict[str, float]:
     return {"ndcg@10": float(np.where(ranks < 10, 1 / np.log2(ranks + 2), 0).mean())}
 
 
-def _sequences_print(prepared: PreparedData) -> str:
+def _fingerprint(prepared: PreparedData, config: TeacherConfig) -> str:
+    """Hash what decides a teacher; how its predictions are kept does not."""
+    settings = deciding_settings(config, {"bf16"})
+    for name in ("top_h", "filter_seen"):
+        del settings[name]
+    taken = Path(config.path) if config.path is not None else None
+    lists = content_hash(taken) if taken is not None and taken.exists() else None
     sequences = Histories.of(prepared)
     moments, _ = flatten(prepared.sequences, "moments")
     parts = (sequences.items, sequences.bounds, sequences.train_ends, moments)
-    return fingerprint([part.tolist() for part in parts])
+    data = [part.tolist() for part in parts]
+    return fingerprint(settings, lists, fingerprints(prepared), data)

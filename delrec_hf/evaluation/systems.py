@@ -1,0 +1,245 @@
+"""The systems of the result table: what each is called, what it needs, how it ranks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from accelerate import PartialState
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from delrec_hf.data.prepared import PreparedData
+from delrec_hf.errors import InputError, suggest
+from delrec_hf.instructions.rows import InstructionRows
+from delrec_hf.logging import get_logger
+from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
+from delrec_hf.ranking.rows import ranking_rows, score_rows, scorer_of
+from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
+from delrec_hf.teachers.loading import load_teacher
+from delrec_hf.teachers.predictions import score_candidates
+from delrec_hf.teachers.teacher import Teacher
+
+FloatArray = npt.NDArray[np.float64]
+Score = Callable[[Dataset], FloatArray]
+"""Scores examples' candidates, `(users, candidates)`, higher is better."""
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stages of a run have left, for the systems to rank with.
+
+    Attributes:
+        folder: The run's folder.
+        prepared: The data.
+        load_backbone: Loads the backbone and its tokenizer, afresh each time: adapters are injected
+            into it.
+        word: Returns what writes instruction rows for a tokenizer.
+        scoring: How a title is scored, `sum` or `mean`.
+        seed: Decides the scores of `random`.
+    """
+
+    folder: Path
+    prepared: PreparedData
+    load_backbone: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    word: Callable[[PreTrainedTokenizerBase], InstructionRows]
+    scoring: Literal["sum", "mean"]
+    seed: int
+    _rows: dict[tuple[str, int], tuple[Dataset, Dataset]] = field(default_factory=dict)
+
+    def ranking_rows(
+        self, task: str, examples: Dataset, tokenizer: PreTrainedTokenizerBase
+    ) -> Dataset:
+        """Return test examples as rows to rank, worded and encoded once for all systems."""
+        key = (task, id(examples))
+        if key not in self._rows:
+            write = self.word(tokenizer)
+            rows = ranking_rows(write.rows(task, "test", examples), write.encoder, write.titles)
+            self._rows[key] = (examples, rows)  # the examples as well: their id stays taken
+        return self._rows[key][1]
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the result table.
+
+    Attributes:
+        name: Its name in recipes and results; `teacher` is reported as `teacher/TYPE`.
+        needs: Stages whose output it reads; `backbone` stands for a recipe that names one.
+        folder: What it reads in the run's folder, if anything.
+        load: Returns its scorer, with everything read that it ranks with.
+        compared: Whether `delrec` is compared with it, user by user.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    folder: str | None
+    load: Callable[[Outputs], Score]
+    compared: bool = True
+
+
+def _by(make: Callable[[Outputs], Teacher]) -> Callable[[Outputs], Score]:
+    """Rank with anything that scores items after a history."""
+
+    def load(outputs: Outputs) -> Score:
+        teacher = make(outputs)
+        return lambda examples: score_candidates(teacher, outputs.prepared, examples)
+
+    return load
+
+
+def _zero_shot(outputs: Outputs) -> Score:
+    backbone, tokenizer = outputs.load_backbone()
+    backbone.to(PartialState().device)
+    return _by_titles(outputs, CandidateScorer(backbone, None, outputs.scoring), tokenizer)
+
+
+def _prompt_only(outputs: Outputs) -> Score:
+    backbone, tokenizer = outputs.load_backbone()
+    model = DelRecModel.with_prompt(backbone, outputs.folder / "distil")
+    model.to(PartialState().device).eval()
+    return _by_titles(outputs, scorer_of(model, outputs.scoring), tokenizer)
+
+
+def _tuned(folder: str) -> Callable[[Outputs], Score]:
+    """Rank with the LoRA of a folder, and its soft prompt if it has one."""
+
+    def load(outputs: Outputs) -> Score:
+        backbone, tokenizer = outputs.load_backbone()
+        model = with_saved_lora(backbone, outputs.folder / folder)
+        model.to(PartialState().device).eval()
+        return _by_titles(outputs, scorer_of(model, outputs.scoring), tokenizer)
+
+    return load
+
+
+def _by_titles(
+    outputs: Outputs, scorer: CandidateScorer, tokenizer: PreTrainedTokenizerBase
+) -> Score:
+    def score(examples: Dataset) -> FloatArray:
+        rows = outputs.ranking_rows("lsr", examples, tokenizer)
+        return np.array(score_rows(scorer, rows, PartialState()))
+
+    return score
+
+
+SYSTEMS = (
+    System(
+        name="random",
+        needs=(),
+        folder=None,
+        load=_by(lambda outputs: Random.fit(outputs.prepared, outputs.seed)),
+        compared=False,
+    ),
+    System(
+        name="popularity",
+        needs=(),
+        folder=None,
+        load=_by(lambda outputs: Popularity.fit(outputs.prepared)),
+    ),
+    System(
+        name="markov",
+        needs=(),
+        folder=None,
+        load=_by(lambda outputs: Markov.fit(outputs.prepared)),
+    ),
+    System(
+        name="co-occurrence",
+        needs=(),
+        folder=None,
+        load=_by(lambda outputs: CoOccurrence.fit(outputs.prepared)),
+    ),
+    System(
+        name="teacher",
+        needs=("teach",),
+        folder="teacher",
+        load=_by(lambda outputs: load_teacher(outputs.folder / "teacher", outputs.prepared)),
+    ),
+    System(name="zero-shot", needs=("backbone",), folder=None, load=_zero_shot),
+    System(name="prompt-only", needs=("distil",), folder="distil", load=_prompt_only),
+    System(name="lora-only", needs=("finetune",), folder="lora-only", load=_tuned("lora-only")),
+    System(
+        name="delrec",
+        needs=("finetune",),
+        folder="model",
+        load=_tuned("model"),
+        compared=False,  # with itself
+    ),
+)
+"""From what knows least to what knows most: the order of every report."""
+
+NAMES = tuple(system.name for system in SYSTEMS)
+
+
+def with_saved_lora(backbone: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put the LoRA of a folder into a backbone, and its soft prompt in front if it has one."""
+    if not (folder / PROMPT_FOLDER).is_dir():
+        return PeftModel.from_pretrained(backbone, str(folder))
+    backbone.load_adapter(str(folder))
+    return DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that no system has.
+
+    Raises:
+        InputError: With the nearest name.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise InputError(
+                f"`evaluate.systems` names `{name}`; expected names out of "
+                f"{', '.join(NAMES)}{suggest(name, NAMES)}"
+            )
+
+
+def chosen_systems(
+    names: Sequence[str] | None, finished: frozenset[str], folder: Path
+) -> list[System]:
+    """Return the systems to rank with.
+
+    Args:
+        names: Those that are wanted; None: all that can rank. Those that cannot are named in the
+            log.
+        finished: Finished stages, and `backbone` if the recipe names one.
+        folder: The run's folder.
+
+    Raises:
+        InputError: If one that is named cannot rank.
+    """
+    chosen, missing = [], {}
+    for system in SYSTEMS:
+        if names is not None and system.name not in names:
+            continue
+        lacking = _lacking(system, finished, folder)
+        if lacking is None:
+            chosen.append(system)
+        else:
+            missing[system.name] = lacking
+    if missing and names is not None:
+        name, reason = next(iter(missing.items()))
+        raise InputError(
+            f"`evaluate.systems` names `{name}`, which needs {reason}; run `delrec run` for all "
+            "stages, or take the name out"
+        )
+    for name, reason in missing.items():
+        logger.info("evaluate: without %s, which needs %s", name, reason)
+    return chosen
+
+
+def _lacking(system: System, finished: frozenset[str], folder: Path) -> str | None:
+    """Say what a system needs and has not got, or None."""
+    for need in system.needs:
+        if need == "backbone" and need not in finished:
+            return "`backbone.model_name_or_path` in the recipe"
+        if need not in finished:
+            return f"a finished stage `{need}` of this recipe in {folder}"
+    if system.folder is not None and not (folder / system.folder).is_dir():
+        return f"{folder / system.folder}, which `finetune.lora_only: true` makes"
+    return None

@@ -1,0 +1,107 @@
+"""What makes a stage run again: settings with their defaults, inputs, wording; nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delrec_hf.data.interactions import DataConfig
+from delrec_hf.runs import pipeline
+from delrec_hf.runs.pipeline import run_recipe
+from delrec_hf.runs.recipe import Recipe
+from delrec_hf.teachers.config import TeacherConfig
+from tests.runs.films import sections, stages_run, write_films
+
+Ran = Callable[..., list[str]]
+
+
+@pytest.fixture
+def taught(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Ran:
+    """A function that repeats `prepare` and `teach` of one run and returns what ran again."""
+    films = write_films(tmp_path / "films", users=12)
+
+    def repeat(**changes: dict[str, Any]) -> list[str]:
+        recipe = Recipe(tmp_path / "run", sections(films, **changes))
+        ran = stages_run(recipe, caplog, "prepare")
+        return ran + stages_run(recipe, caplog, "teach")
+
+    assert repeat() == ["prepare", "teach"]
+    assert repeat() == []
+    return repeat
+
+
+def test_a_default_that_is_written_out_changes_nothing(taught: Ran) -> None:
+    data = {"seed": DataConfig(path="x").seed}
+    teacher = {"patience": TeacherConfig(output_dir="x", use_cpu=True).patience, "optim": None}
+    del teacher["optim"]
+    assert taught(data=data, teacher=teacher) == []
+
+
+def test_a_changed_default_repeats_what_it_changes(
+    taught: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = TeacherConfig.__dataclass_fields__
+    monkeypatch.setattr(fields["patience"], "default", 7)
+    monkeypatch.setattr(TeacherConfig.__init__, "__defaults__", _with(TeacherConfig, patience=7))
+    assert taught() == ["teach"]
+
+
+def _with(kind: Any, **changed: Any) -> tuple[Any, ...]:
+    """Return the defaults of a dataclass's `__init__`, some changed."""
+    import inspect
+
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    return tuple(
+        changed.get(one.name, one.default) for one in parameters if one.default is not one.empty
+    )
+
+
+def test_what_only_shows_things_repeats_nothing(taught: Ran) -> None:
+    shown = {"disable_tqdm": True, "logging_steps": 3, "logging_strategy": "steps"}
+    assert taught(teacher={**shown, "run_name": "mine", "dataloader_num_workers": 1}) == []
+
+
+@pytest.mark.parametrize("name", ["TEMPLATE_VERSION", "FORMAT_VERSION"])
+def test_another_wording_or_format_repeats_the_stages(
+    taught: Ran, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(pipeline, name, 99)
+    assert taught() == ["prepare", "teach"]
+
+
+def test_other_lists_of_the_same_teacher_train_nothing(taught: Ran, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "teacher"
+    weights = (folder / "model.safetensors").stat()
+    lists = folder / "predictions" / "test-00000-of-00001.parquet"
+    before = lists.read_bytes()
+    assert taught(teacher={"top_h": 2, "filter_seen": False}) == ["teach"]
+    assert lists.read_bytes() != before
+    after = (folder / "model.safetensors").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (weights.st_ino, weights.st_mtime_ns)
+    assert taught(teacher={"top_h": 2, "filter_seen": False, "max_steps": 5}) == ["teach"]
+    assert (folder / "model.safetensors").stat().st_ino != weights.st_ino
+
+
+def test_the_log_says_why_a_stage_runs_again(taught: Ran, caplog: pytest.LogCaptureFixture) -> None:
+    taught(teacher={"learning_rate": 0.5})
+    assert "teach: runs again: teacher.learning_rate was 0.004, is 0.5" in caplog.messages
+
+
+def test_the_record_holds_the_defaults_too(taught: Ran, tmp_path: Path) -> None:
+    stages = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]
+    assert stages["teach"]["settings"]["teacher"]["patience"] == 4
+    assert stages["prepare"]["settings"]["data"]["max_title_characters"] == 100
+
+
+def test_other_machines_settings_repeat_nothing(tmp_path: Path) -> None:
+    """Where a run is continued does not decide what it makes."""
+    films = write_films(tmp_path / "films", users=12)
+    given = sections(films, teacher={"type": "popularity"})
+    run_recipe(Recipe(tmp_path / "run", given), "prepare")
+    run_recipe(Recipe(tmp_path / "run", given), "teach")
+    moved = sections(films, teacher={"type": "popularity", "use_cpu": True, "ddp_timeout": 7})
+    before = json.loads((tmp_path / "run" / "run.json").read_text())
+    run_recipe(Recipe(tmp_path / "run", moved), "teach")
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == before
