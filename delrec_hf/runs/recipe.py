@@ -24,6 +24,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
 """Each section of a recipe and the dataclass, beside its stage, that says what its keys mean."""
 
 _SIMPLE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_UNQUOTED = " (YAML reads a bare yes, no, on and off as true and false: write it in quotes)"
 
 
 class _Loader(yaml.SafeLoader):
@@ -175,7 +176,10 @@ def _check_keys(section: str, given: Mapping[str, Any], kind: type) -> None:
             )
         expected = _expected(hints[key], value)
         if expected:
-            raise InputError(f"recipe key `{section}.{key}` is {value!r}; expected {expected}")
+            hint = _UNQUOTED if isinstance(value, bool) and expected == _SIMPLE[str] else ""
+            raise InputError(
+                f"recipe key `{section}.{key}` is {value!r}; expected {expected}{hint}"
+            )
     for name, one in known.items():
         if one.default is MISSING and one.default_factory is MISSING and name not in given:
             meaning = one.metadata.get("help", "it has no default")
