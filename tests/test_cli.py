@@ -15,8 +15,16 @@ from delrec_hf.cli import main
 
 TOY = "data: {path: toy}\nbackbone: {model_name_or_path: toy}\n"
 COMMANDS = (
-    *("quickstart", "run", "prepare", "teach", "distill", "finetune", "evaluate"),
-    *("recommend", "export", "push"),
+    "quickstart",
+    "run",
+    "prepare",
+    "teach",
+    "distill",
+    "finetune",
+    "evaluate",
+    "recommend",
+    "export",
+    "push",
 )
 
 
@@ -107,7 +115,13 @@ def test_unknown_command_and_flags_are_one_line(
     assert "COMMAND" in refused()
     assert "--config" in refused("run")
     assert "`--colour` is not an option" in refused(
-        *("recommend", "--model", "m", "--history", "a", "--colour", "red")
+        "recommend",
+        "--model",
+        "m",
+        "--history",
+        "a",
+        "--colour",
+        "red",
     )
     assert "top_k" in refused("recommend", "--model", "m", "--history", "a", "--top_k", "many")
     assert "log_level" in refused("run", "--config", recipe(), "--log_level", "loud")

@@ -16,8 +16,15 @@ from delrec_hf.runs.recipe import Recipe
 
 BACKBONE = Path(__file__).parents[2] / "recipes" / "backbones" / "toy"
 SYSTEMS = {
-    *("random", "popularity", "markov", "co-occurrence", "teacher/sasrec"),
-    *("zero-shot", "prompt-only", "lora-only", "delrec"),
+    "random",
+    "popularity",
+    "markov",
+    "co-occurrence",
+    "teacher/sasrec",
+    "zero-shot",
+    "prompt-only",
+    "lora-only",
+    "delrec",
 }
 STAGES = [stage.name for stage in STAGES_IN_ORDER]
 HOSTILE = {

@@ -52,8 +52,14 @@ def test_a_users_own_folder_ends_with_a_table_of_every_system(finished: Path) ->
 @pytest.mark.slow
 def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        *("data", "teacher", "distil", "lora-only", "model"),
-        *("results.json", "run.json", "logs"),
+        "data",
+        "teacher",
+        "distil",
+        "lora-only",
+        "model",
+        "results.json",
+        "run.json",
+        "logs",
     }
     found = {p.name for p in (finished / "teacher" / "predictions").iterdir()}
     assert found == {f"{part}-00000-of-00001.parquet" for part in PARTS}
@@ -72,10 +78,17 @@ def test_the_model_folder_is_the_documented_artefact(finished: Path) -> None:
     model = finished / "model"
     files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert files == {
-        *("README.md", "adapter_config.json", "adapter_model.safetensors"),
-        *("prompt/adapter_config.json", "prompt/adapter_model.safetensors"),
-        *("delrec_config.json", "catalogue.parquet", "results.json"),
-        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "prompt/adapter_config.json",
+        "prompt/adapter_model.safetensors",
+        "delrec_config.json",
+        "catalogue.parquet",
+        "results.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
     }
     assert (model / "results.json").read_text() == (finished / "results.json").read_text()
 
