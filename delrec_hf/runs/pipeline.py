@@ -70,7 +70,10 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
         if done:
             logger.info("%s: finished before, skipped", stage.name)
             continue
-        _say_what_runs(stage, recipe, record, settings)
+        logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
+        why = record.why_again(stage.name, settings)
+        if why is not None:
+            logger.info("%s: runs again: %s", stage.name, why)
         start = time.perf_counter()
         if state.is_main_process:
             record.forget(stage.name)
@@ -102,26 +105,6 @@ def _refuse_unfinished(stage: Stage, only: str | None, recipe: Recipe) -> None:
             f"finished `{stage.name}` of this recipe; run `delrec {stage.command}` first, or "
             "`delrec run` for all"
         )
-
-
-def _say_what_runs(
-    stage: Stage, recipe: Recipe, record: RunRecord, settings: Mapping[str, Any]
-) -> None:
-    logger.info("%s: reads %s", stage.name, _reads(stage, recipe))
-    before = record.stages.get(stage.name)
-    if before is not None:
-        changed = ", ".join(_changes(before["settings"], settings))
-        logger.info("%s: runs again: %s", stage.name, changed or "what it reads has changed")
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say which keys of which sections differ, and how."""
-    return [
-        f"{section}.{key} was {before.get(section, {}).get(key)}, is {now[section].get(key)}"
-        for section in now
-        for key in sorted({*before.get(section, {}), *now[section]})
-        if before.get(section, {}).get(key) != now[section].get(key)
-    ]
 
 
 def _check_sections(recipe: Recipe, needed: list[str]) -> None:

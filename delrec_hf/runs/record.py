@@ -10,6 +10,9 @@ from delrec_hf import __version__
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, write_json
 
+_SHOWN = 6  # changed settings that a line names
+_FORMAT_VERSION = 2  # 1 kept the settings that were given; now their defaults stand there, too
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -23,7 +26,7 @@ class RunRecord:
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """What each finished stage left: fingerprint, settings, seconds.
+        """What each finished stage left: version of the record, fingerprint, settings, seconds.
 
         Raises:
             InputError: If `run.json` is broken.
@@ -40,6 +43,22 @@ class RunRecord:
             )
         return stages
 
+    def why_again(self, stage: str, settings: Mapping[str, Any]) -> str | None:
+        """Say in words why a stage that had finished runs again; None if it never had.
+
+        Args:
+            stage: Its name.
+            settings: Its settings now, by section.
+        """
+        before = self.stages.get(stage)
+        if before is None:
+            return None
+        if before.get("format_version") != _FORMAT_VERSION:
+            return "an earlier version of delrec_hf finished it"
+        changes = _changes(before["settings"], settings)
+        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        return ", ".join(changes[:_SHOWN]) + more or "what it reads has changed"
+
     def is_done(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
         """Say whether a stage has finished with this fingerprint and its outputs are there."""
         done = self.stages.get(stage, {}).get("fingerprint") == print_
@@ -55,6 +74,7 @@ class RunRecord:
         """Record a finished stage."""
         stages = self.stages
         stages[stage] = {
+            "format_version": _FORMAT_VERSION,
             "fingerprint": print_,
             "settings": dict(settings),
             "seconds": round(seconds, 1),
@@ -63,6 +83,16 @@ class RunRecord:
 
     def _write(self, stages: Mapping[str, Any]) -> None:
         write_json(self.folder / "run.json", {"stages": stages, "versions": library_versions()})
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which keys of which sections differ, and how."""
+    return [
+        f"{section}.{key} was {before.get(section, {}).get(key)}, is {now[section].get(key)}"
+        for section in now
+        for key in sorted({*before.get(section, {}), *now[section]})
+        if before.get(section, {}).get(key) != now[section].get(key)
+    ]
 
 
 def library_versions() -> dict[str, str]:

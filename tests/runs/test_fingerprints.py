@@ -89,6 +89,19 @@ def test_the_log_says_why_a_stage_runs_again(taught: Ran, caplog: pytest.LogCapt
     assert "teach: runs again: teacher.learning_rate was 0.004, is 0.5" in caplog.messages
 
 
+def test_a_run_of_an_earlier_version_runs_again_and_says_so(
+    taught: Ran, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    for stage in record["stages"].values():
+        del stage["format_version"]
+        stage |= {"fingerprint": "0123456789abcdef", "settings": {"data": {"path": "films"}}}
+    path.write_text(json.dumps(record))
+    assert taught() == ["prepare", "teach"]
+    assert "teach: runs again: an earlier version of delrec_hf finished it" in caplog.messages
+
+
 def test_the_record_holds_the_defaults_too(taught: Ran, tmp_path: Path) -> None:
     stages = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]
     assert stages["teach"]["settings"]["teacher"]["patience"] == 4

@@ -70,7 +70,7 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     assert list(record["stages"]) == STAGES
     for stage in record["stages"].values():
-        assert set(stage) == {"fingerprint", "settings", "seconds"}
+        assert set(stage) == {"format_version", "fingerprint", "settings", "seconds"}
 
 
 @pytest.mark.slow
