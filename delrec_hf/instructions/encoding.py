@@ -1,6 +1,7 @@
 """The one place where chat messages become token ids, for training and for ranking alike."""
 
 import copy
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,17 +14,36 @@ Messages = Sequence[Mapping[str, str]]
 DEFAULT_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
     "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}Assistant: {% endif %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 """For tokenizers without a chat template; after the BOS token where the tokenizer puts one."""
 
 _SENTINEL = "@@answer@@"
 _PROBE: Messages = ({"role": "user", "content": "Which one?"},)
+_LONGER_PROBE: Messages = ({"role": "user", "content": "Which one?\n- Heat (1995)\n- M (1931)"},)
 _IGNORED = -100  # the label that transformers' losses leave out
-# Stands before a template that asks for the date. Llama 3's falls back on this day by itself.
+
+# What follows goes before a template. Each ends with a tag and a new line, which jinja drops behind
+# a tag: the template is then read as it is at the start of a file, white space included.
+# For a template that asks for the date. Llama 3's falls back on this day by itself.
 _SAME_DAY = (
     "{% macro strftime_now(format) %}{{ '2024-07-26' if '-' in format else '26 Jul 2024' }}"
-    "{% endmacro %}{{ '' }}"
+    "{% endmacro %}\n"
+)
+# For a template that would take a plain text for a list of parts, and write nothing of it.
+_TEXT_AS_PARTS = (
+    "{% set delrec = namespace(messages=[]) %}\n"
+    "{% for message in messages %}\n"
+    "{% if message.content is string %}\n"
+    "{% set message = dict(message, content=[{'type': 'text', 'text': message.content}]) %}\n"
+    "{% endif %}\n"
+    "{% set delrec.messages = delrec.messages + [message] %}\n"
+    "{% endfor %}\n"
+    "{% set messages = delrec.messages %}\n"
+)
+# For a template whose own generation prompt is not where answers begin.
+_NO_GENERATION_PROMPT = (
+    "{% set delrec_answers = add_generation_prompt %}\n{% set add_generation_prompt = false %}\n"
 )
 
 
@@ -43,7 +63,8 @@ class ChatEncoder:
         tokenizer: The tokenizer, with a plain default chat template if it had none.
 
     Raises:
-        InputError: If the chat template cannot show a user's turn and an answer.
+        InputError: If the chat template cannot show a user's turn and an answer, or if no
+            generation prompt can be written for it that ends where answers begin.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -56,11 +77,13 @@ class ChatEncoder:
         # All there is to know about the template, found once: this object never changes again, and
         # so neither does its fingerprint in `Dataset.map`.
         template: str = tokenizer.get_chat_template()
-        self._template = _SAME_DAY + template if "strftime_now" in template else template
+        dated = "strftime_now" in template and _SAME_DAY not in template
+        self._template = _SAME_DAY + template if dated else template
         self._in_parts = self._reads_parts_only()
-        head, _, tail = self._render([_PROBE], in_parts=self._in_parts)[0].rpartition(_SENTINEL)
+        head, _, tail = self._answered([_PROBE], in_parts=self._in_parts)[0].rpartition(_SENTINEL)
         self._spaces, self._lead = self._space_before_answers(head)
         self._end_of_turn = self._closing(tail)
+        self._served_template = self._find_served_template()
 
     def head(self, prompt: Messages) -> str:
         """Return the rendered text up to where the assistant's answer starts.
@@ -100,6 +123,19 @@ class ChatEncoder:
             "labels": [[_IGNORED] * len(prompt) + answer for prompt, answer in pairs],
         }
 
+    def served_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return a copy of the tokenizer for all who use the model without delrec_hf.
+
+        Its `apply_chat_template(messages, add_generation_prompt=True)` gives the ids of
+        `encode_prompts`. Many a template's own generation prompt does not: it opens a thought that
+        answers in training did not have (DeepSeek R1), or stops before the empty one that they had
+        (Qwen3). Whatever else the template can do stays as it was; of several named templates the
+        default one is kept, which training read.
+        """
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.chat_template = self._served_template
+        return tokenizer
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         # Templates write BOS and EOS themselves: the tokenizer must not add them once more.
         if not texts:
@@ -109,7 +145,7 @@ class ChatEncoder:
 
     def _heads(self, prompts: Sequence[Messages]) -> list[str]:
         heads = []
-        for text in self._render(prompts, in_parts=self._in_parts):
+        for text in self._answered(prompts, in_parts=self._in_parts):
             head, found, _ = text.rpartition(_SENTINEL)
             if not found:
                 raise self._leaves_out()
@@ -121,7 +157,7 @@ class ChatEncoder:
         refusal: InputError | None = None
         for in_parts in (False, True):
             try:
-                text = self._render([_PROBE], in_parts=in_parts)[0]
+                text = self._answered([_PROBE], in_parts=in_parts)[0]
             except InputError as error:
                 refusal = refusal or error
                 continue
@@ -156,17 +192,58 @@ class ChatEncoder:
             "assistant's answer out; use a chat model, or set another template on its tokenizer"
         )
 
-    def _render(self, prompts: Iterable[Messages], *, in_parts: bool) -> list[str]:
+    def _find_served_template(self) -> str:
+        """Return the template whose generation prompt is what trained answers begin behind.
+
+        That is the template as it stands, where its own one is, and else the template without its
+        own, followed by what stands between a user's turn and the answer.
+        """
+        head = self.head(_PROBE)
+        asked = self._render([_PROBE], self._template, in_parts=self._in_parts)[0]
+        start = json.dumps(head.removeprefix(asked), ensure_ascii=False)
+        # Jinja drops one new line at the end of a file, which is no longer the end here.
+        whole = self._template.removesuffix("\n").removesuffix("\r")
+        before = _TEXT_AS_PARTS * self._in_parts + _NO_GENERATION_PROMPT
+        with_start = before + whole + "{{ " + start + " if delrec_answers else '' }}"
+        probes = [_PROBE, _LONGER_PROBE]
+        heads = self._heads(probes)
+        for template in (self._template, with_start):
+            try:
+                served = self._render(probes, template, add_generation_prompt=True)
+            except InputError:  # some read no plain text, and some know no generation prompt
+                continue
+            if served == heads:
+                return template
+        raise InputError(
+            f"the chat template of {self.tokenizer.name_or_path} writes more behind a user's last "
+            "turn than where an answer follows, so that no generation prompt can end where answers "
+            "begin; take that from its end, or set another template on its tokenizer"
+        )
+
+    def _answered(self, prompts: Iterable[Messages], *, in_parts: bool) -> list[str]:
         """Return each conversation as text, `_SENTINEL` being the assistant's answer."""
         answer = {"role": "assistant", "content": _SENTINEL}
-        chats: list[list[Mapping[str, Any]]] = [[*prompt, answer] for prompt in prompts]
-        if in_parts:
-            chats = [[_in_parts(message) for message in chat] for chat in chats]
+        chats = [[*prompt, answer] for prompt in prompts]
+        return self._render(chats, self._template, in_parts=in_parts)
+
+    def _render(
+        self,
+        chats: Sequence[Messages],
+        template: str,
+        *,
+        in_parts: bool = False,
+        add_generation_prompt: bool = False,
+    ) -> list[str]:
         if not chats:
             return []
+        if in_parts:
+            chats = [[_in_parts(message) for message in chat] for chat in chats]
         try:
             texts: list[str] = self.tokenizer.apply_chat_template(
-                chats, tokenize=False, chat_template=self._template
+                chats,
+                tokenize=False,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
             )
         except Exception as error:  # jinja raises whatever the template's author thought of
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

@@ -6,7 +6,9 @@ from datetime import datetime
 from importlib.resources import files
 
 import pytest
+from transformers import AutoTokenizer
 
+from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder, marker_ids
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
 from delrec_hf.instructions.titles import safe_titles
@@ -91,17 +93,26 @@ def template(name):
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
+def in_parts(turns, name):
+    """The turns as the template reads them."""
+    if name.removesuffix("_training") not in IN_PARTS:
+        return turns
+    return [
+        {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
+        for turn in turns
+    ]
+
+
+def on_the_encoders_day(text):
+    today = datetime.now()
+    text = text.replace(today.strftime("%Y-%m-%d"), "2024-07-26")
+    return text.replace(today.strftime("%d %b %Y"), "26 Jul 2024")
+
+
 def rendered(tokenizer, name, prompt):
     """The conversation as the template itself shows it, on the encoder's day."""
     turns = [*prompt, {"role": "assistant", "content": ANSWER}]
-    if name.removesuffix("_training") in IN_PARTS:
-        turns = [
-            {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
-            for turn in turns
-        ]
-    text, today = tokenizer.apply_chat_template(turns, tokenize=False), datetime.now()
-    text = text.replace(today.strftime("%Y-%m-%d"), "2024-07-26")
-    return text.replace(today.strftime("%d %b %Y"), "26 Jul 2024")
+    return on_the_encoders_day(tokenizer.apply_chat_template(in_parts(turns, name), tokenize=False))
 
 
 @pytest.fixture(params=TEMPLATES)
@@ -146,6 +157,84 @@ def test_no_title_changes_the_number_of_markers(tokenizer):
     ends = {tuple(answer[-1:]) for answer in answers}
     assert len(ends) == 1
     assert all(markers.isdisjoint(answer[:-1]) for answer in answers)
+
+
+CONVERSATIONS = {
+    "after a system turn": ("system", "user"),
+    "after an answer": ("user", "assistant", "user"),
+    "after both": ("system", "user", "assistant", "user"),
+}
+
+
+def test_the_served_prompt_is_the_trained_one(name, tokenizer, tmp_path):
+    encoder = ChatEncoder(tokenizer)
+    encoder.served_tokenizer().save_pretrained(tmp_path)
+    served = AutoTokenizer.from_pretrained(tmp_path)
+    prompts = [chat(title) for title in (ANSWER, *HOSTILE)]
+    asked = served.apply_chat_template(prompts, add_generation_prompt=True)
+    assert asked["input_ids"] == encoder.encode_prompts(prompts)
+    again = ChatEncoder(served)
+    assert again.encode_prompts(prompts) == encoder.encode_prompts(prompts)
+    assert again.encode_answers([ANSWER]) == encoder.encode_answers([ANSWER])
+    assert again.served_tokenizer().chat_template == served.chat_template
+
+
+def test_a_served_conversation_ends_where_its_next_answer_would_begin(name, tokenizer):
+    encoder = ChatEncoder(tokenizer)
+    served = encoder.served_tokenizer()
+    tried = 0
+    for roles in CONVERSATIONS.values():
+        turns = [{"role": role, "content": f"Turn {k}."} for k, role in enumerate(roles)]
+        try:
+            expected = encoder.head(turns)
+        except InputError:  # Gemma's and others take no system turn
+            continue
+        assert expected.count("Turn ") == len(roles)
+        asked = served.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert asked == expected
+        tried += 1
+    assert tried > 0
+
+
+def test_without_a_generation_prompt_a_served_template_writes_what_it_did(name, tokenizer):
+    served = ChatEncoder(tokenizer).served_tokenizer()
+    turns = [*chat(ANSWER), {"role": "assistant", "content": ANSWER}, *chat("Fargo (1996)")]
+    for given in (turns, turns[:-1]):
+        shown = served.apply_chat_template(given, tokenize=False)
+        assert shown == on_the_encoders_day(
+            tokenizer.apply_chat_template(in_parts(given, name), tokenize=False)
+        )
+
+
+@pytest.mark.parametrize("name", [path[:-6] for path in TEMPLATES if "_training" in path])
+def test_a_served_template_still_marks_the_assistants_tokens(name, tokenizer):
+    turns = in_parts([*chat(ANSWER), {"role": "assistant", "content": ANSWER}], name)
+    marked = []
+    for one in (tokenizer, ChatEncoder(tokenizer).served_tokenizer()):
+        shown = one.apply_chat_template(turns, return_assistant_tokens_mask=True)
+        masks = zip(shown["input_ids"], shown["assistant_masks"], strict=True)
+        marked.append(one.decode([token for token, mask in masks if mask]))
+    assert ANSWER in marked[0]
+    assert marked[1] == marked[0]
+
+
+def test_a_served_template_still_shows_tools(name, tokenizer):
+    def lookup(title: str) -> str:
+        """Find a film.
+
+        Args:
+            title: Its title.
+        """
+
+    encoder = ChatEncoder(tokenizer)
+    shown = encoder.served_tokenizer().apply_chat_template(
+        chat(ANSWER), tools=[lookup], tokenize=False, add_generation_prompt=True
+    )
+    own = tokenizer.apply_chat_template(
+        in_parts(chat(ANSWER), name), tools=[lookup], tokenize=False
+    )
+    assert ("lookup" in shown) == ("lookup" in own)
+    assert shown.endswith(encoder.head(chat(ANSWER))[-12:])
 
 
 def test_unsafe_titles_would_change_it(make_tokenizer):

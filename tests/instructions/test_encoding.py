@@ -137,6 +137,7 @@ def test_a_title_like_the_answers_placeholder_changes_nothing(make_tokenizer):
         ("{{ messages[0]['content'] }}", "leaves the user's turn or the assistant's answer out"),
         ("{{ messages[-1]['content'] }}", "leaves the user's turn or the assistant's answer out"),
         ("{% if %}", "refuses"),
+        (CHATML + "{{ eos_token }}", "no generation prompt can end where answers begin"),
     ],
 )
 def test_a_template_without_turns_is_refused_in_one_line(make_tokenizer, template, reason):
@@ -157,6 +158,47 @@ def test_a_conversation_that_the_template_refuses_names_the_reason(make_tokenize
 def test_nothing_to_encode_gives_nothing(make_tokenizer):
     encoder = ChatEncoder(make_tokenizer(CHATML))
     assert encoder.encode_prompts([]) == encoder.encode_answers([]) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", [CHATML, LLAMA_2, None])
+def test_a_generation_prompt_that_ends_right_is_served_as_it_stands(make_tokenizer, template, kind):
+    encoder = ChatEncoder(make_tokenizer(template, kind=kind))
+    served = encoder.served_tokenizer()
+    assert served.chat_template == encoder.tokenizer.chat_template
+    asked = served.apply_chat_template(PROMPT, add_generation_prompt=True)
+    assert asked["input_ids"] == encoder.encode_prompts([PROMPT])[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_served_prompt_leaves_the_answers_space_to_the_answer(make_tokenizer, kind):
+    template = LLAMA_2 + "{% if add_generation_prompt %} <think>{% endif %}"
+    tokenizer = adds_bos(make_tokenizer(template, kind=kind))
+    encoder = ChatEncoder(tokenizer)
+    asked = encoder.served_tokenizer().apply_chat_template(PROMPT, add_generation_prompt=True)
+    assert asked["input_ids"] == encoder.encode_prompts([PROMPT])[0]
+    assert asked["input_ids"].count(tokenizer.bos_token_id) == 1
+    assert tokenizer.chat_template == template
+
+
+@pytest.mark.parametrize("before", ["", "\n", "  ", "\n  ", "{#- a comment -#}\n "])
+@pytest.mark.parametrize("behind", ["", "\n", "\r\n", "\n\n"])
+def test_white_space_around_a_template_is_served_along(make_tokenizer, before, behind):
+    turns = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    tokenizer = make_tokenizer(before + turns + behind)
+    encoder = ChatEncoder(tokenizer)
+    served = encoder.served_tokenizer()
+    for given in (PROMPT, [*PROMPT, *completed("Heat")]):
+        shown = tokenizer.apply_chat_template(given, tokenize=False)
+        assert served.apply_chat_template(given, tokenize=False) == shown
+    asked = served.apply_chat_template(PROMPT, tokenize=False, add_generation_prompt=True)
+    assert asked == encoder.head(PROMPT)
+
+
+def test_of_several_named_templates_the_one_that_training_read_is_served(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"default": CHATML, "tool_use": "{{ messages }}"}
+    assert ChatEncoder(tokenizer).served_tokenizer().chat_template == CHATML
 
 
 def test_rows_map_through_datasets_with_one_fingerprint(make_tokenizer):
