@@ -149,7 +149,7 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
     named = base_model(run, model.backbone, run.folder / "model")
     model.save_pretrained(folder, base_model_name=named["name"])
     (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
-    write.encoder.tokenizer.save_pretrained(folder)
+    write.encoder.served_tokenizer().save_pretrained(folder)
     prepared = run.prepared
     prepared.items.select_columns(["item_id", "title"]).to_parquet(str(folder / CATALOGUE_FILE))
     teacher = read_json(run.folder / "teacher" / "teacher.json")
