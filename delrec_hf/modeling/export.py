@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import replace_folder
+from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
@@ -15,6 +16,10 @@ from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 
 VIRTUAL_TOKEN = "<|delrec_{}|>"
 _UNLIKELY = 64  # tokens whose mean stands for "never answered"
+_QUESTIONS = (
+    [{"role": "user", "content": "Which one?"}],
+    [{"role": "user", "content": "Which one?\n- Heat (1995)\n- Alien\u00b3, don't (1992)\n"}],
+)
 
 logger = get_logger(__name__)
 
@@ -29,8 +34,9 @@ def export(
     """Write a plain checkpoint whose chat template puts the virtual tokens first.
 
     LoRA is merged into the weights. Each virtual token becomes a special token of the vocabulary
-    with the soft prompt's row as its embedding, and the chat template begins with them. Embeddings
-    that were tied to the output are untied: a virtual token must never be an answer.
+    with the soft prompt's row as its embedding, and the chat template begins with them and ends, if
+    asked for a generation prompt, where answers began in training. Embeddings that were tied to the
+    output are untied: a virtual token must never be an answer.
 
     Args:
         model: Folder or Hub id of an artefact.
@@ -39,7 +45,8 @@ def export(
         base_model: Backbone to use instead of the recorded one.
 
     Raises:
-        InputError: If the model cannot be loaded or the folder is not empty.
+        InputError: If the model cannot be loaded, the folder is not empty, or the checkpoint's
+            tokenizer would read a prompt otherwise than training did.
     """
     place = Path(output_dir)
     if place.exists() and any(place.iterdir()):
@@ -53,33 +60,61 @@ def export(
     )
     merged: PreTrainedModel = PeftModel.from_pretrained(backbone, str(folder)).merge_and_unload()
     soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    unlikely = _least_likely_tokens(merged, soft_prompt, tokenizer)
-    names = [VIRTUAL_TOKEN.format(number) for number in range(len(soft_prompt))]
+    encoder = ChatEncoder(AutoTokenizer.from_pretrained(folder))
+    unlikely = _least_likely_tokens(merged, soft_prompt, encoder)
+    tokenizer, rows = _with_virtual_tokens(encoder, len(soft_prompt))
+    _add_rows(merged, soft_prompt, rows, unlikely)
+    with replace_folder(place) as aside:
+        merged.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        if not _reads_as_trained(AutoTokenizer.from_pretrained(aside), encoder, rows):
+            raise InputError(
+                f"the tokenizer of {model} cannot be exported: with the virtual tokens it would "
+                "cut prompts otherwise than in training; load the model with delrec_hf or PEFT"
+            )
+    logger.info("exported a plain checkpoint with %d virtual tokens to %s", len(rows), place)
+
+
+def _with_virtual_tokens(
+    encoder: ChatEncoder, number: int
+) -> tuple[PreTrainedTokenizerBase, list[int]]:
+    """Return a tokenizer whose chat template begins with the virtual tokens, and their ids."""
+    tokenizer = encoder.served_tokenizer()
+    names = [VIRTUAL_TOKEN.format(count) for count in range(number)]
     tokenizer.add_special_tokens(
         {"additional_special_tokens": names}, replace_extra_special_tokens=False
     )
     rows = tokenizer.convert_tokens_to_ids(names)
-    _add_rows(merged, soft_prompt, rows, unlikely)
-    tokenizer.chat_template = "{{- '" + "".join(names) + "' -}}" + tokenizer.chat_template
-    with replace_folder(place) as aside:
-        merged.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-    logger.info("exported a plain checkpoint with %d virtual tokens to %s", len(names), place)
+    template = tokenizer.chat_template
+    # Some tokenizers put a space before a text, but not before one that follows a token.
+    for space in ("", " "):
+        # Jinja drops the new line behind a comment, and reads on as at the start of a file.
+        first = "{{ '" + "".join(names) + space + "' }}{# the soft prompt #}\n"
+        tokenizer.chat_template = first + template
+        if _reads_as_trained(tokenizer, encoder, rows):
+            break
+    return tokenizer, rows
+
+
+def _reads_as_trained(
+    tokenizer: PreTrainedTokenizerBase, encoder: ChatEncoder, virtual: list[int]
+) -> bool:
+    """Say whether a prompt's ids are the virtual tokens and what training read."""
+    expected = [[*virtual, *ids] for ids in encoder.encode_prompts(_QUESTIONS)]
+    found = tokenizer.apply_chat_template(list(_QUESTIONS), add_generation_prompt=True)
+    return bool(found["input_ids"] == expected)
 
 
 @torch.inference_mode()
 def _least_likely_tokens(
-    model: PreTrainedModel, soft_prompt: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel, soft_prompt: torch.Tensor, encoder: ChatEncoder
 ) -> torch.Tensor:
     """Return the ids of the tokens that the model would answer last."""
-    head = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
-    )
-    ids = tokenizer(head, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    ids = torch.tensor(encoder.encode_prompts([[{"role": "user", "content": "?"}]]))
     embeds = model.get_input_embeddings()(ids)
     embeds = torch.cat([soft_prompt[None].to(embeds), embeds], dim=1)
-    likelihood = model(inputs_embeds=embeds).logits[0, :, : len(tokenizer)].float().mean(0)
+    words = len(encoder.tokenizer)
+    likelihood = model(inputs_embeds=embeds).logits[0, :, :words].float().mean(0)
     return likelihood.argsort()[: min(_UNLIKELY, len(likelihood))]
 
 

@@ -1,18 +1,53 @@
 """The plain checkpoint computes what the stacked model does, with nothing of ours installed."""
 
+import copy
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from delrec_hf.errors import InputError
+from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
 from delrec_hf.modeling.export import export
 from delrec_hf.modeling.stacked import DelRecModel
 
 IDS = torch.tensor([[1, 30, 77, 200, 9, 41, 3]])
 SHAPES = ["qwen2", "llama", "gemma2", "gemma3", "gpt_neox", "gpt2"]
+
+TEMPLATES = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted(files("trl").joinpath("chat_templates").iterdir(), key=lambda p: p.name)
+    if path.name.endswith(".jinja")
+}
+LISTED = lsr_prompt(DOMAINS["movie"], ["Alien (1979)"], ["Heat (1995)", "M (1931)"])
+MESSAGES = [{"role": "user", "content": LISTED}]
+
+
+def set_template(folder: Path, template: str, pre_tokenizer: object = None) -> ChatEncoder:
+    """Give the tokenizer in a folder another chat template; return how training reads with it."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template, tokenizer.bos_token = template, "<|im_start|>"
+    if pre_tokenizer is not None:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.save_pretrained(folder)
+    return ChatEncoder(AutoTokenizer.from_pretrained(folder))
+
+
+def exported_prompt(folder: Path, place: Path) -> tuple[list[int], str]:
+    """Export an artefact; return the ids that its folder gives a question, and their text."""
+    export(folder, place)
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    ids: list[int] = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True)[
+        "input_ids"
+    ]
+    virtual = tokenizer.convert_tokens_to_ids([f"<|delrec_{number}|>" for number in range(5)])
+    assert ids[:5] == virtual
+    return ids[5:], tokenizer.decode(ids[5:])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -81,6 +116,88 @@ def test_the_chat_template_puts_the_virtual_tokens_first(
     assert tokenizer.decode(ids, skip_special_tokens=True).startswith("user\nHeat")
     for token in ("<|im_start|>", "<|im_end|>"):
         assert tokenizer.convert_tokens_to_ids(token) == before.convert_tokens_to_ids(token)
+
+
+@pytest.mark.slow
+def test_exported_prompts_end_where_trained_answers_began_with_every_template(
+    make_artefact: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, wrong = make_artefact(), {}
+    for name, template in TEMPLATES.items():
+        encoder = set_template(folder, template)
+        try:
+            ids, text = exported_prompt(folder, tmp_path / name)
+        except Exception as error:  # a template that reads no plain text
+            wrong[name] = (repr(error), encoder.head(MESSAGES)[-60:])
+            continue
+        if ids != encoder.encode_prompts([MESSAGES])[0]:
+            wrong[name] = (text[-60:], encoder.head(MESSAGES)[-60:])
+    assert len(TEMPLATES) > 60
+    assert wrong == {}
+
+
+@torch.inference_mode()
+def test_an_exported_model_answers_as_the_stacked_one_behind_an_empty_thought(
+    make_artefact: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_artefact()
+    encoder = set_template(folder, TEMPLATES["qwen3.jinja"])
+    trained = torch.tensor(encoder.encode_prompts([MESSAGES]))
+    expected = DelRecModel.from_pretrained(folder)(input_ids=trained).logits[0, -1]
+    export(folder, tmp_path / "plain")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    ids = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_tensors="pt")
+    found, known = model(**ids).logits[0, -1], len(encoder.tokenizer)
+    # LoRA is merged here and added there: the last digits differ.
+    torch.testing.assert_close(found[:known], expected[:known], atol=1e-5, rtol=0)
+    assert found.argmax() == expected[:known].argmax()
+    assert tokenizer.decode(ids["input_ids"][0]).endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "\n  {% for m in messages %}{{ m.content }}\n\n{% endfor %}\n",
+        "  {% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}",
+        "{%- for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}\r\n",
+    ],
+)
+def test_white_space_around_a_chat_template_is_exported_along(
+    make_artefact: Callable[..., Path], tmp_path: Path, template: str
+) -> None:
+    folder = make_artefact()
+    encoder = set_template(folder, template)
+    assert exported_prompt(folder, tmp_path / "plain")[1] == encoder.head(MESSAGES)
+
+
+def test_a_space_that_a_tokenizer_puts_before_texts_stands_behind_the_virtual_tokens(
+    make_artefact: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_artefact("llama")
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    spaced = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="first"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    encoder = set_template(folder, template, spaced)
+    ids, _ = exported_prompt(folder, tmp_path / "plain")
+    assert ids == encoder.encode_prompts([MESSAGES])[0]
+
+
+def test_a_tokenizer_that_would_cut_prompts_otherwise_is_not_exported(
+    make_artefact: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    folder = make_artefact()
+    # AutoTokenizer gives a folder whose config says qwen2 Qwen's own splitting into words.
+    other = copy.deepcopy(tokenizer)
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(use_regex=False)
+    other.save_pretrained(folder)
+    with pytest.raises(InputError, match="cut prompts otherwise than in training"):
+        export(folder, tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
 
 
 def test_the_checkpoint_is_plain(make_artefact: Callable[..., Path], tmp_path: Path) -> None:
