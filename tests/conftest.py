@@ -76,6 +76,9 @@ SHAPES: dict[str, Any] = {
         **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=True
     ),
     "llama": lambda: LlamaConfig(**_GQA, tie_word_embeddings=False),
+    "llama-wide": lambda: LlamaConfig(
+        **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=False
+    ),
     "mistral": lambda: MistralConfig(**_GQA, sliding_window=16),
     "gemma2": lambda: Gemma2Config(
         **_GQA, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, tie_word_embeddings=True

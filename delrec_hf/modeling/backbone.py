@@ -85,6 +85,7 @@ def load_backbone(config: BackboneConfig) -> tuple[PreTrainedModel, PreTrainedTo
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _keep_weights_unpacked(model)
     return model.eval(), tokenizer
 
 
@@ -113,6 +114,20 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
 def weights_hash(folder: Path) -> str:
     """Return the sha256 of the safetensors files of a folder, with their names."""
     return content_hash(*sorted(folder.glob("*.safetensors")))
+
+
+def _keep_weights_unpacked(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for a kernel that has no gradient.
+
+    On CPUs with avx512_bf16 (bitsandbytes 0.50.2) the first forward without gradients packs the
+    weights in place, with scales rounded to bfloat16. From then on training, too, goes through the
+    packed kernel: no gradient passes it, and with biases it fails. See
+    https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1804 (packing) and
+    https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2078 (weights left packed).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _quantization(config: BackboneConfig) -> dict[str, Any]:
