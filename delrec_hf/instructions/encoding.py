@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from delrec_hf.errors import InputError
+from delrec_hf.labels import IGNORED
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -21,7 +22,6 @@ DEFAULT_CHAT_TEMPLATE = (
 _SENTINEL = "@@answer@@"
 _PROBE: Messages = ({"role": "user", "content": "Which one?"},)
 _LONGER_PROBE: Messages = ({"role": "user", "content": "Which one?\n- Heat (1995)\n- M (1931)"},)
-_IGNORED = -100  # the label that transformers' losses leave out
 
 # What follows goes before a template. Each ends with a tag and a new line, which jinja drops behind
 # a tag: the template is then read as it is at the start of a file, white space included.
@@ -120,7 +120,7 @@ class ChatEncoder:
         pairs = list(zip(prompts, answers, strict=True))
         return {
             "input_ids": [prompt + answer for prompt, answer in pairs],
-            "labels": [[_IGNORED] * len(prompt) + answer for prompt, answer in pairs],
+            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in pairs],
         }
 
     def served_tokenizer(self) -> PreTrainedTokenizerBase:

@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
+from delrec_hf.labels import IGNORED
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
 from delrec_hf.modeling.backbone import BackboneConfig, Dtype, load_backbone
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROMPT_FOLDER = "prompt"
-IGNORED = -100  # the label that losses leave out
 
 
 class DelRecModel(PeftModelForCausalLM):

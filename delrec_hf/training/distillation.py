@@ -13,6 +13,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
+from delrec_hf.labels import IGNORED
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.rows import first_choices
 from delrec_hf.training.common import (
@@ -217,7 +218,7 @@ class PatternDistillationTrainer(SFTTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         tokens = {}
         for task in self.args.tasks:
-            count = sum(int((batch[task]["labels"][:, 1:] != -100).sum()) for batch in batches)
+            count = sum(int((batch[task]["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
             tokens[task] = self.accelerator.reduce(torch.tensor(count, device=device), "sum")
         return batches, tokens
 

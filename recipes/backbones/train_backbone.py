@@ -30,13 +30,13 @@ from transformers.utils import logging as transformers_logging
 
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.templates import load_domain
+from delrec_hf.labels import IGNORED
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-IGNORED = -100
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from delrec_hf.data.prepared import PreparedData
+from delrec_hf.labels import IGNORED
 from delrec_hf.teachers.histories import Histories, IntArray, column, flatten, pad_right
 
 Batch = dict[str, torch.Tensor]
@@ -76,12 +77,12 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
         batch = {
             "input_ids": np.where(real, self._at(places) + 1, 0),
             "user_ids": self.users[indices] + 1,
-            "labels": np.where(labelled, self._at(places + 1), -100),
+            "labels": np.where(labelled, self._at(places + 1), IGNORED),
         }
         if self.horizon > 1:
             later = places[:, :, None] + np.arange(2, self.horizon + 1)
             there = labelled[:, :, None] & (later < self.last_items[indices][:, None, None])
-            batch["later_labels"] = np.where(there, self._at(later), -100)
+            batch["later_labels"] = np.where(there, self._at(later), IGNORED)
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def _at(self, places: IntArray) -> IntArray:

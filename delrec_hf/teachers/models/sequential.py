@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from delrec_hf.labels import IGNORED
 from delrec_hf.teachers.learning.losses import (
     binary_loss,
     default_loss,
@@ -143,11 +144,11 @@ class SequentialModel(PreTrainedModel):
             hidden = self.encode_last(input_ids, user_ids, last)
             return SequentialOutput(scores=F.linear(hidden, self.item_embedding.weight[1:]))
         hidden = self.encode(input_ids, user_ids)
-        counted = labels != -100
+        counted = labels != IGNORED
         targets = labels[counted][:, None]
         if later_labels is not None:
             targets = torch.cat([targets, later_labels[counted]], dim=1)
-        weights = horizon_weights(targets.shape[1]).to(hidden.device) * (targets != -100)
+        weights = horizon_weights(targets.shape[1]).to(hidden.device) * (targets != IGNORED)
         total = self._loss(hidden[counted], targets.clamp(min=0), weights)
         return SequentialOutput(loss=total / (num_items_in_batch or counted.sum().clamp(min=1)))
 
