@@ -29,7 +29,7 @@ def _ids(found: list[Any]) -> list[str]:
 def test_titles_and_ids_name_the_same_items(recommender: Recommender) -> None:
     by_title = recommender.recommend(HISTORY, ["Fargo (1996)", "M (1931)"])
     by_id = recommender.recommend(["i0", "i2"], ["i6", "i7"])
-    assert by_title == by_id
+    assert by_title == by_id  # exact, here and below: the same prompts in the same batches
     assert {one.item_id: one.title for one in by_id} == {"i6": "Fargo (1996)", "i7": "M (1931)"}
     assert by_id[0].score >= by_id[1].score
 

@@ -47,6 +47,7 @@ def test_metrics_of_distinct_scores_are_those_of_the_rank() -> None:
     for rank in range(1, 21):
         scores = -np.arange(20.0)[None, :]
         found = {name: value[0] for name, value in per_user_metrics(scores, [rank - 1]).items()}
+        # Exact: whole numbers, and one division, which every machine rounds alike.
         assert found["hr@5"] == (rank <= 5)
         assert found["ndcg@10"] == pytest.approx(1 / math.log2(rank + 1) if rank <= 10 else 0)
         assert found["mrr"] == 1 / rank
@@ -54,6 +55,7 @@ def test_metrics_of_distinct_scores_are_those_of_the_rank() -> None:
 
 def test_one_score_for_all_gives_the_chance_of_a_random_order() -> None:
     found = per_user_metrics(np.zeros((3, 20)), [0, 7, 19])
+    # Exact, as 1 / 20 and 10 / 20 are one division each.
     assert found["hr@1"].tolist() == [0.05] * 3
     assert found["hr@10"].tolist() == [0.5] * 3
 
@@ -68,7 +70,7 @@ def test_whole_catalogue_ranks_need_no_scores() -> None:
     greater, ties = np.array([0, 49_999, 10]), np.array([1, 1, 50_000])
     found = metrics_from_ranks(greater, ties)
     assert found["hr@1"].tolist() == [1.0, 0.0, 0.0]
-    assert found["mrr"][1] == 1 / 50_000
+    assert found["mrr"][1] == 1 / 50_000  # exact: one division
     assert found["mrr"][2] == pytest.approx(np.mean(1 / np.arange(11.0, 50_011.0)))
 
 

@@ -264,6 +264,7 @@ def test_outputs_of_a_stage_that_broke_off_are_not_taken_for_finished(
     (folder / "logs").unlink()
     assert stages_run(Recipe(folder, sections(films)), caplog, "distil") == ["distil"]
     weights = "distil/adapter_model.safetensors"
+    # Exact: the same batches go through the same kernels on one thread.
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
 
@@ -342,6 +343,7 @@ def test_evaluation_reads_only_what_it_ranks_with(
     found = json.loads((tmp_path / "run" / "results.json").read_text())["systems"]
     before = json.loads((finished / "results.json").read_text())["systems"]
     for name in ("random", "popularity", "markov"):
+        # Exact: the same whole numbers and draws go through the same kernels.
         assert without_seconds(found[name]) == without_seconds(before[name])
 
 
@@ -410,6 +412,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     )
     assert len(weights) == (1 if stage == "distil" else 2)
     for path in weights:
+        # Exact: both train on one thread, and a checkpoint is copied into weights laid out as ever.
         assert (killed / path).read_bytes() == (straight / path).read_bytes(), path
         if stage == "distil":
             assert (killed / path).read_bytes() != (finished / path).read_bytes()

@@ -122,6 +122,7 @@ def test_co_occurrence_without_a_history_is_popularity(prepared: PreparedData) -
         np.argsort(-scores[0], kind="stable"), np.argsort(-popularity[0], kind="stable")
     )
     alone = CoOccurrence.fit(prepared).score(["u1"], np.array([0]), nothing[:1])
+    # A row of a sparse product adds up the same numbers in the same order, alone or not.
     np.testing.assert_array_equal(alone, scores[:1])
 
 
@@ -131,6 +132,7 @@ def test_co_occurrence_counts_no_held_out_item(prepared: PreparedData) -> None:
         row["items"][row["train_end"] :] = [29, 28]
     changed = dataclasses.replace(prepared, sequences=Dataset.from_list(sequences, SEQUENCES))
     one, other = CoOccurrence.fit(prepared), CoOccurrence.fit(changed)
+    # The same counts, and each a whole number, are divided by the same ones.
     np.testing.assert_array_equal(one.follows.toarray(), other.follows.toarray())
     np.testing.assert_array_equal(one.popularity, other.popularity)
 
@@ -138,6 +140,7 @@ def test_co_occurrence_counts_no_held_out_item(prepared: PreparedData) -> None:
 def test_the_order_of_users_changes_no_bit_of_co_occurrence(prepared: PreparedData) -> None:
     shuffled = dataclasses.replace(prepared, sequences=prepared.sequences.shuffle(seed=1))
     one, other = CoOccurrence.fit(prepared), CoOccurrence.fit(shuffled)
+    # Whole numbers are added up, so that the order of the users cannot round them otherwise.
     np.testing.assert_array_equal(one.follows.toarray(), other.follows.toarray())
 
 

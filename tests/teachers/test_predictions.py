@@ -63,6 +63,7 @@ def brute_force(
     sequence = dict(zip(prepared.sequences["user_id"], prepared.sequences["items"], strict=True))
     before = sequence[user][:position]
     scores = teacher.score([user], np.array([position]), [np.array(before)])[0]
+    # One row's product may round otherwise than a batch's: to five digits they are the same.
     order = np.argsort(-np.round(scores, 5), kind="stable").tolist()
     out = set(before) if filter_seen else set()
     return [item for item in order if item not in out and scores[item] > -np.inf][:top_h]
@@ -217,6 +218,7 @@ def test_what_is_written_is_what_is_predicted(
     for part, rows in places.items():
         found = read_predictions(tmp_path / "lists", part)
         assert found.features == FEATURES
+        # Scores too: the same batches go through the same kernels.
         assert found[:] == predict(teacher, prepared, rows, 5)[:]
     names = {path.name for path in (tmp_path / "lists").iterdir()}
     assert names == {f"{part}-00000-of-00001.parquet" for part in places}
@@ -338,6 +340,7 @@ def test_two_processes_write_the_lists_of_one(
         found[processes] = {
             part: read_predictions(tmp_path / "lists", part)[:] for part in ("all", "test")
         }
+    # Scores too: each process has one thread, the same weights and the batches of one process.
     assert found[1] == found[2]
     assert len(found[1]["all"]["user_id"]) == len(all_positions(prepared))
     shards = sorted((tmp_path / "lists").glob("all-*"))

@@ -168,6 +168,7 @@ def test_resumed_training_equals_straight_training_bit_for_bit(
     resumed.model.soft_prompt.data.zero_()  # all must come from the checkpoint
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.state.global_step == 6
+    # Exact: a checkpoint is copied into weights laid out as ever, and the same batches follow.
     assert torch.equal(straight.model.soft_prompt, resumed.model.soft_prompt)
 
 

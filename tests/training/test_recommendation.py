@@ -98,6 +98,7 @@ def test_resumed_training_equals_straight_training_bit_for_bit(
     found = dict(resumed.model.named_parameters())
     assert expected.keys() == found.keys(), "resuming made another adapter"
     for name, value in expected.items():
+        # Exact: a checkpoint is copied into weights laid out as ever, and the same batches follow.
         assert torch.equal(value, found[name]), name
         assert value.requires_grad == found[name].requires_grad, name
 
