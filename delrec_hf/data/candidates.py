@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from delrec_hf.data.sequences import Sequences
+from delrec_hf.data.splitmix import KeyArray, splitmix64
 from delrec_hf.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
-KeyArray = npt.NDArray[np.uint64]
 
 _PROPOSALS_AT_ONCE = 1 << 20
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def draw_candidates(
@@ -47,14 +46,14 @@ def draw_candidates(
     """
     _check_enough(sequences, num_items, num_candidates)
     user_keys = _user_keys(sequences.user_ids, seed)[users]
-    streams = _mix(user_keys + _STEP * (positions.astype(np.uint64) + np.uint64(1)))
+    streams = splitmix64(user_keys, positions.astype(np.uint64) + np.uint64(1))
     met = np.repeat(np.arange(len(sequences.user_ids)), sequences.lengths) * num_items
     met = np.sort(met + sequences.items)
 
     candidates = np.empty((len(users), num_candidates), dtype=np.int64)
     candidates[:, :-1] = _draw_unmet(streams, users, met, num_items, num_candidates - 1)
     # The target takes a random place; whoever stood there moves to the end.
-    place = _below(_mix(streams), num_candidates)
+    place = _below(splitmix64(streams, 0), num_candidates)
     rows = np.arange(len(users))
     candidates[:, -1] = candidates[rows, place]
     candidates[rows, place] = sequences.items[sequences.starts[users] + positions]
@@ -77,7 +76,7 @@ def _draw_unmet(
         for begin in range(0, len(open_rows), size):
             rows = open_rows[begin : begin + size]
             places = np.arange(1, width + 1, dtype=np.uint64)
-            proposals = _below(_mix(streams[rows, None] + _STEP * places), num_items)
+            proposals = _below(splitmix64(streams[rows, None], places), num_items)
             good = ~_repeats(proposals) & ~_contains(met, users[rows, None] * num_items + proposals)
             rank = good.cumsum(axis=1)
             done = rank[:, -1] >= count
@@ -106,13 +105,6 @@ def _contains(ordered: IntArray, values: IntArray) -> npt.NDArray[np.bool_]:
 def _user_keys(user_ids: Sequence[str], seed: int) -> KeyArray:
     digests = (hashlib.blake2b(f"{seed}/{one}".encode(), digest_size=8) for one in user_ids)
     return np.frombuffer(b"".join(digest.digest() for digest in digests), dtype="<u8")
-
-
-def _mix(state: KeyArray) -> KeyArray:
-    """Scramble 64-bit numbers (the finaliser of SplitMix64; Steele, Lea and Flood, 2014)."""
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
 
 
 def _below(random: KeyArray, bound: int) -> IntArray:

@@ -2,7 +2,17 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Sequence
+
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+"""Control characters and what else ends a line, for the inside of a pattern's brackets."""
+
+INVISIBLE = re.compile(
+    r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+"""Characters nobody sees; joiners (U+200C, U+200D) stay: emoji and several scripts need them."""
 
 _ARTICLES = (
     "The|An|Les|Le|La|Las|Los|Lo|El|Il|Gli|Der|Die|Das|Den|Det|De|Het|Een|Eine|Ein|En|Ett|Et|"
@@ -13,10 +23,7 @@ _TRAILING = re.compile(
     rf"(?:^|(?<=[()]))(?P<title>[^()]*[^()\s]), (?P<article>{_ARTICLES}|(?<!\b[A-Z], )[AIO])"
     r"(?=\s*(?:[()]|$))"
 )
-_SPACES = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-_INVISIBLE = re.compile(
-    r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
-)
+_SPACES = re.compile(rf"[\s{CONTROLS}\ud800-\udfff]+")
 
 
 def clean_title(title: str) -> str:
@@ -27,7 +34,7 @@ def clean_title(title: str) -> str:
     >>> clean_title("  Toy\tStory\n(1995)")
     'Toy Story (1995)'
     """
-    visible = _INVISIBLE.sub("", unicodedata.normalize("NFC", title))
+    visible = INVISIBLE.sub("", unicodedata.normalize("NFC", title))
     return _SPACES.sub(" ", visible).strip()
 
 
@@ -71,17 +78,39 @@ def distinct_titles(titles: Sequence[str], max_characters: int | None = None) ->
     >>> distinct_titles(["Emma (1996)", "Heat (1995)", "Emma (1996)"])
     ['Emma (1996)', 'Heat (1995)', 'Emma (1996) [2]']
     """
-    taken = {title.casefold() for title in titles}
-    seen: set[str] = set()
-    numbers: dict[str, int] = {}
-    distinct = []
-    for title in titles:
-        key = title.casefold()
-        if key in seen:
-            title = _numbered(title, numbers, taken, max_characters)
-            taken.add(title.casefold())
-        seen.add(key)
-        distinct.append(title)
+    return number_twins(titles, [[title.casefold()] for title in titles], " [{}]", max_characters)
+
+
+def number_twins(
+    titles: Sequence[str],
+    readings: Sequence[Collection[Hashable]],
+    form: str,
+    max_characters: int | None = None,
+    order: Iterable[int] | None = None,
+) -> list[str]:
+    """Give a number to each title that can be taken for an earlier one.
+
+    Args:
+        titles: Titles by item row.
+        readings: What each title can be taken for; two that have one in common are twins.
+        form: How a number is written behind a title, ` [{}]`.
+        max_characters: Longest title allowed, number included.
+        order: Rows in the order in which they keep their name; as they stand if None.
+
+    Returns:
+        The titles, with numbers that make no title that another item has.
+
+    >>> number_twins(["Heat", "HEAT", "Alien"], [["heat"], ["heat"], ["alien"]], " ({})")
+    ['Heat', 'HEAT (2)', 'Alien']
+    """
+    distinct, taken = list(titles), {title.casefold() for title in titles}
+    seen: set[Hashable] = set()
+    numbers: Counter[str] = Counter()
+    for row in range(len(titles)) if order is None else order:
+        if not seen.isdisjoint(readings[row]):
+            distinct[row] = _numbered(titles[row], numbers, taken, form, max_characters)
+            taken.add(distinct[row].casefold())
+        seen.update(readings[row])
     return distinct
 
 
@@ -106,12 +135,12 @@ def _turned(match: re.Match[str]) -> str:
 
 
 def _numbered(
-    title: str, numbers: dict[str, int], taken: set[str], max_characters: int | None
+    title: str, numbers: Counter[str], taken: set[str], form: str, max_characters: int | None
 ) -> str:
     key = title.casefold()
     while True:
-        numbers[key] = numbers.get(key, 1) + 1
-        number = f" [{numbers[key]}]"
+        numbers[key] += 1
+        number = form.format(numbers[key] + 1)
         room = len(title) if max_characters is None else max_characters - len(number)
         numbered = shorten(title, room) + number
         if numbered.casefold() not in taken:

@@ -2,23 +2,18 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from delrec_hf.data.titles import CONTROLS, INVISIBLE, number_twins
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import marker_ids
 from delrec_hf.instructions.templates import MASK
 
 _UNTITLED = "Untitled"
 
-# Characters nobody sees. Joiners (U+200C, U+200D) stay: emoji and several scripts are made of them.
-_INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
-_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_BREAKS = re.compile(f"[{CONTROLS}]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 # How chat templates mark turns, thoughts and tools in plain text, vocabulary or not.
@@ -55,11 +50,13 @@ def safe_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
     cleaned = [break_up(_clean(title)) for title in titles]
     safe, encoded = _without_markers(cleaned, tokenizer, markers, break_up)
     changed = [title != given for title, given in zip(safe, titles, strict=True)]
-    return _number_twins(safe, encoded, changed)
+    readings = [(title, tuple(ids)) for title, ids in zip(safe, encoded, strict=True)]
+    order = sorted(range(len(safe)), key=changed.__getitem__)
+    return number_twins(safe, readings, " ({})", order=order)
 
 
 def _clean(title: str) -> str:
-    text = _SURROGATES.sub("\ufffd", _INVISIBLE.sub("", title))
+    text = _SURROGATES.sub("\ufffd", INVISIBLE.sub("", title))
     return _BREAKS.sub(" ", text).strip() or _UNTITLED
 
 
@@ -124,21 +121,3 @@ def _without_markers(
                 f"`{title}`, however it is written; rename the item"
             )
     return titles, encoded
-
-
-def _number_twins(titles: list[str], encoded: list[list[int]], changed: list[bool]) -> list[str]:
-    """Give a number to each title that another one equals, as text or as tokens."""
-    distinct, taken = list(titles), set(titles)
-    seen: set[str | tuple[int, ...]] = set()
-    numbers: Counter[str] = Counter()
-    for place in sorted(range(len(titles)), key=changed.__getitem__):
-        title, ids = titles[place], tuple(encoded[place])
-        if title in seen or ids in seen:
-            number = numbers[title] + 2
-            while f"{title} ({number})" in taken:
-                number += 1
-            numbers[title] = number - 1
-            distinct[place] = f"{title} ({number})"
-            taken.add(distinct[place])
-        seen |= {title, ids}
-    return distinct

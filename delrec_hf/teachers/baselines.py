@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from delrec_hf.data.prepared import PreparedData
+from delrec_hf.data.splitmix import splitmix64
 from delrec_hf.teachers.histories import Histories, IntArray, pad_right
 
 FloatArray = npt.NDArray[np.float64]
@@ -44,9 +45,9 @@ class Random:
         """Score every item as the next one of each history; see `Teacher.score`."""
         users = pd.util.hash_array(np.asarray(user_ids, dtype=object))
         seed = np.uint64(zlib.crc32(str(self.seed).encode()))
-        rows = _scramble(users ^ _scramble(np.asarray(positions).astype(np.uint64) ^ seed))
-        items = _scramble(np.arange(self.num_items, dtype=np.uint64))
-        bits = _scramble(rows[:, None] ^ items[None, :])
+        rows = splitmix64(users ^ splitmix64(np.asarray(positions).astype(np.uint64) ^ seed))
+        items = splitmix64(np.arange(self.num_items, dtype=np.uint64))
+        bits = splitmix64(rows[:, None] ^ items[None, :])
         scores: FloatArray = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return scores  # 53 bits fill a float64 in [0, 1)
 
@@ -163,11 +164,3 @@ class CoOccurrence:
         scores: FloatArray = found.toarray()
         scores += self.popularity * 2.0**-100
         return scores
-
-
-def _scramble(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Mix the bits of whole numbers (the finaliser of SplitMix64, Steele et al. 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -5,9 +5,10 @@ from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 from trl import SFTConfig
 
+from delrec_hf.callbacks import show_bar_alone
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.stacked import DelRecModel
@@ -77,13 +78,6 @@ def check_lengths(rows: Dataset, model: PeftModel, config: SFTConfig, section: s
         )
 
 
-class _Bar(ProgressCallback):
-    """The Trainer's progress bar without its dictionaries."""
-
-    def on_log(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        pass
-
-
 class _Lines(TrainerCallback):
     """Puts losses, weights and what is measured on validation into the log, a line each time."""
 
@@ -101,9 +95,7 @@ class _Lines(TrainerCallback):
 
 def log_in_lines(trainer: Trainer) -> None:
     """Replace the dictionaries that the Trainer prints by lines in the log; its bar stays."""
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(_Bar())
+    show_bar_alone(trainer)
     trainer.add_callback(_Lines())
 
 

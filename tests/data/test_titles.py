@@ -54,6 +54,12 @@ def test_control_characters_and_line_breaks_become_spaces():
     assert clean_title(dirty) == "Toy Story (1995) II"
 
 
+def test_characters_that_nobody_sees_go_and_joiners_stay():
+    assert clean_title("A\u061cli\u180een\u200b\ufff9") == "Alien"
+    family = "👨\u200d👩\u200d👧 a\u200cb"
+    assert clean_title(family) == family
+
+
 def test_composed_and_decomposed_letters_become_one_title():
     assert clean_title("Ame\u0301lie") == clean_title("Am\u00e9lie")
 

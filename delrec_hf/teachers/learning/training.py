@@ -10,13 +10,12 @@ from accelerate import PartialState
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
-    PrinterCallback,
-    ProgressCallback,
     Trainer,
     TrainerCallback,
     set_seed,
 )
 
+from delrec_hf.callbacks import show_bar_alone
 from delrec_hf.checkpoints import deciding_settings, last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
@@ -41,8 +40,6 @@ from delrec_hf.teachers.models.sequential import SequentialModel
 logger = get_logger(__name__)
 
 _CASER_WINDOW = 50  # labels that one pass of Caser learns; what it reads is teacher.max_length
-
-
 _NEGATIVES_BY_POPULARITY = 0.75  # the power of word2vec (Mikolov et al. 2013)
 
 
@@ -140,13 +137,6 @@ class _Report(TrainerCallback):
         logger.info("epoch %d: validation NDCG@10 %.4f", state.epoch, metrics["eval_ndcg@10"])
 
 
-class _Bar(ProgressCallback):
-    """The Trainer's progress bar without its dictionaries."""
-
-    def on_log(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        pass
-
-
 def _train(prepared: PreparedData, config: TeacherConfig, print_: str) -> Trainer:
     assert config.max_length is not None  # the config fills it in by type
     length, context = config.max_length, 0
@@ -175,9 +165,7 @@ def _train(prepared: PreparedData, config: TeacherConfig, print_: str) -> Traine
         callbacks=[EarlyStoppingCallback(config.patience), _Report()],
         optimizer_cls_and_kwargs=_optimizer(config, len(windows)),
     )
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(_Bar())
+    show_bar_alone(trainer)
     with no_file_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, print_))
     return trainer
