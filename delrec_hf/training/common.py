@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.compute as pc
 from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer, TrainerCallback
@@ -69,7 +70,9 @@ def check_lengths(rows: Dataset, model: PeftModel, config: SFTConfig, section: s
     positions = getattr(text_config, "max_position_embeddings", None)
     limits = [config.max_length, None if positions is None else positions - virtual]
     limit = min((one for one in limits if one is not None), default=None)
-    longest = max((len(ids) for ids in rows["input_ids"]), default=0)
+    batches = rows.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=1000)
+    lengths = (pc.list_value_length(batch["input_ids"]) for batch in batches)
+    longest = max((pc.max(found).as_py() for found in lengths), default=0)
     if limit is not None and longest > limit:
         raise InputError(
             f"the longest row of `{section}` has {longest} tokens, more than the {limit} that "

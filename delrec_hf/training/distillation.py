@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import PromptTuningConfig, PromptTuningInit, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTTrainer
@@ -126,14 +126,15 @@ def pair_tasks(encoded: Mapping[str, Dataset], seed: int) -> Dataset:
         Rows with `{task}_input_ids` and `{task}_labels`.
     """
     longest = max(len(rows) for rows in encoded.values())
-    columns: dict[str, Any] = {}
+    parts = []
     for number, (task, rows) in enumerate(encoded.items()):
         if not len(rows):
             raise InputError(f"task `{task}` has no rows; leave it out of `distil.tasks`")
         order = np.random.default_rng([seed, number]).permutation(len(rows))
-        chosen = rows.select(np.resize(order, longest))
-        columns |= {f"{task}_{name}": chosen[name][:] for name in ("input_ids", "labels")}
-    return Dataset.from_dict(columns)
+        names = {name: f"{task}_{name}" for name in ("input_ids", "labels")}
+        chosen = rows.select_columns(list(names)).select(np.resize(order, longest))
+        parts.append(chosen.rename_columns(names))
+    return concatenate_datasets(parts, axis=1)
 
 
 class TaskCollator:

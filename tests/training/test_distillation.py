@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -242,6 +243,29 @@ def test_every_batch_holds_equally_many_rows_of_each_task(
     assert {task: len(found["labels"]) for task, found in batch.items()} == {"ta": 4, "rps": 4}
     seen = {tuple(ids) for ids in rows["ta_input_ids"]}
     assert len(seen) == 5, "a row of the shorter task is never shown"
+
+
+def test_paired_rows_are_the_tasks_own_rows_drawn_by_seed(
+    encoded_rows: Callable[..., Dataset],
+) -> None:
+    encoded = {"ta": encoded_rows("ta", 5), "rps": encoded_rows("rps", 12)}
+    paired = pair_tasks(encoded, seed=3)
+    for number, (task, rows) in enumerate(encoded.items()):
+        order = np.resize(np.random.default_rng([3, number]).permutation(len(rows)), 12)
+        for name in ("input_ids", "labels"):
+            expected = [rows[int(place)][name] for place in order]
+            assert paired[f"{task}_{name}"][:] == expected
+
+
+def test_paired_rows_are_not_held_in_memory(
+    encoded_rows: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    encoded = {}
+    for task in ("ta", "rps"):
+        encoded_rows(task).save_to_disk(tmp_path / task)
+        encoded[task] = Dataset.load_from_disk(tmp_path / task)
+    files = [one["filename"] for one in pair_tasks(encoded, seed=3).cache_files]
+    assert {Path(one).parent.name for one in files} == {"ta", "rps"}
 
 
 @pytest.mark.parametrize(
