@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import get_temporary_cache_files_directory, update_fingerprint
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.templates import (
@@ -100,7 +102,11 @@ def rps_rows(
     there = np.flatnonzero(places >= 0)
     joined = _with_lists(examples.select(there), "predicted", predictions, places[there])
     joined = joined.filter(
-        _has_choice, batched=True, desc="RPS examples", input_columns=["predicted", "history"]
+        _has_choice,
+        batched=True,
+        input_columns=["predicted", "history"],
+        keep_in_memory=True,
+        desc="RPS examples",
     )
     if len(examples) and not len(joined):
         raise InputError(
@@ -143,7 +149,11 @@ def ta_rows(
         InputError: If a user of the examples has no sequence.
     """
     kept = examples.filter(
-        _has_masked, batched=True, desc="TA examples", input_columns=["position", "history"]
+        _has_masked,
+        batched=True,
+        input_columns=["position", "history"],
+        keep_in_memory=True,
+        desc="TA examples",
     )
     _report(len(examples), len(kept), "TA", "fewer than three items come before their target")
     places = _places(kept, sequences, ["user_id"], "the sequences")
@@ -186,7 +196,7 @@ def _with_lists(
     """Add the `items` of these rows of `table` (or the first of each) as a column."""
     lists = table.select_columns(["items"]).with_format("arrow")[:]["items"].take(pa.array(places))
     column = pc.list_slice(lists, 0, first).cast(pa.list_(pa.int32()))
-    return examples.add_column(name, column, feature=List(Value("int32")))
+    return Dataset(examples.with_format("arrow")[:].append_column(name, column))
 
 
 def _report(given: int, kept: int, task: str, reason: str) -> None:
@@ -210,14 +220,20 @@ def _map(
             "row; pass the safe titles of this catalogue"
         )
     with_ids = {"item_ids": list(items["item_id"]), "titles": list(titles), "domain": domain}
+    given = {**with_ids, **more}
+    # Beside the prepared data, where `datasets` would keep the rows, nobody would remove them.
+    aside = get_temporary_cache_files_directory()
+    print_ = update_fingerprint(examples._fingerprint, function, given)
     return examples.map(
         function,
         batched=True,
-        fn_kwargs={**with_ids, **more},
+        fn_kwargs=given,
         remove_columns=examples.column_names,
         features=ROW_FEATURES,
         num_proc=num_proc,
         desc=desc,
+        cache_file_name=str(Path(aside, f"{print_}.arrow")),
+        new_fingerprint=print_,
     )
 
 

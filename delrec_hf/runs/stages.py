@@ -262,7 +262,8 @@ def _agreement(
 
 def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:
     """Write every system's score of every candidate, to look single users up."""
-    kept = examples.select_columns(["user_id", "position", "target", "candidates"])
+    named = examples.select_columns(["user_id", "position", "target", "candidates"])
+    kept = Dataset(named.with_format("arrow")[:])  # of its own, not cached beside the examples
     for system, found in scores.by_system.items():
         kept = kept.add_column(system, list(found))
     path = run.folder / "logs" / "scores.parquet"

@@ -283,6 +283,15 @@ def test_the_same_inputs_come_from_the_cache(world, task, tmp_path):
     assert rows[0].cache_files == rows[1].cache_files != []
 
 
+def test_no_row_is_left_beside_the_examples(world, task, tmp_path):
+    world.examples.save_to_disk(tmp_path / "examples")
+    before = sorted(tmp_path.rglob("*"))
+    stored = Dataset.load_from_disk(tmp_path / "examples")
+    rows = getattr(world, task)(examples=stored.select([*range(0, len(stored), 2)]))
+    assert len(rows.map(lambda row: {"characters": len(question(row))})) == len(rows) > 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_no_example_at_all_gives_no_row(world, task):
     assert len(getattr(world, task)(examples=world.examples.select([]))) == 0
 

@@ -74,6 +74,16 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_stages_leave_the_data_as_prepare_wrote_it(finished: Path) -> None:
+    parts = {f"examples/{part}" for part in PARTS} | {"items", "sequences"}
+    assert {str(path.relative_to(finished / "data")) for path in finished.rglob("data/**/*.*")} == {
+        *(f"{part}/data-00000-of-00001.arrow" for part in parts),
+        *(f"{part}/{name}.json" for part in parts for name in ("state", "dataset_info")),
+        *("examples/dataset_dict.json", "info.json"),
+    }
+
+
+@pytest.mark.slow
 def test_the_model_folder_is_the_documented_artefact(finished: Path) -> None:
     model = finished / "model"
     files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
