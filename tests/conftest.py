@@ -263,7 +263,9 @@ def distiller(
 ) -> Callable[..., PatternDistillationTrainer]:
     """A function that returns a trainer of stage 1 on fresh objects, as a new process has them."""
 
-    def make(output_dir: Path, backbone: Any = None, **given: Any) -> PatternDistillationTrainer:
+    def make(
+        output_dir: Path, backbone: Any = None, scoring: Any = "sum", **given: Any
+    ) -> PatternDistillationTrainer:
         config = distil_config(output_dir, **given)
         backbone = load_tiny() if backbone is None else backbone
         agreement = ranking_rows(instruction_rows("rps", 6, seed=1), encoder, ITEMS)
@@ -274,6 +276,7 @@ def distiller(
             validation_rows={task: encoded_rows(task, 6, seed=1) for task in config.tasks},
             agreement_rows=agreement if "rps" in config.tasks else None,
             processing_class=encoder.tokenizer,
+            scoring=scoring,
         )
 
     return make

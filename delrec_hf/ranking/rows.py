@@ -76,10 +76,12 @@ def scorer_of(model: PeftModel, scoring: Literal["sum", "mean"] = "sum") -> Cand
     return CandidateScorer(model.get_base_model(), soft_prompt, scoring)
 
 
-def first_choices(model: PeftModel, rows: Dataset, accelerator: Any) -> IntArray:
+def first_choices(
+    model: PeftModel, rows: Dataset, accelerator: Any, scoring: Literal["sum", "mean"]
+) -> IntArray:
     """Return the place of each row's highest-scored candidate, `(rows,)`; dropout stays off."""
     was_training = model.training
     model.eval()
-    scores = score_rows(scorer_of(model), rows, accelerator)
+    scores = score_rows(scorer_of(model, scoring), rows, accelerator)
     model.train(was_training)
     return np.array([int(row.argmax()) for row in scores])

@@ -90,6 +90,7 @@ def distil(run: Run) -> None:
         if "rps" in config.tasks
         else None,
         processing_class=tokenizer,
+        scoring=run.recipe.settings("evaluate").scoring,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
     if trainer.accelerator.is_main_process:
@@ -124,6 +125,7 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
         validation_rows=write.encoded(validation),
         ranking_rows=ranking_rows(validation, write.encoder, write.titles),
         processing_class=tokenizer,
+        scoring=run.recipe.settings("evaluate").scoring,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
     if not trainer.accelerator.is_main_process:

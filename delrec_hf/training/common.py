@@ -107,8 +107,13 @@ def shown_settings(config: SFTConfig) -> dict[str, Any]:
     own = type(config).__annotations__
     shared = (
         "max_validation_users",
-        *("optim", "lr_scheduler_type", "num_train_epochs", "max_steps", "seed"),
-        *("per_device_train_batch_size", "gradient_accumulation_steps"),
+        "optim",
+        "lr_scheduler_type",
+        "num_train_epochs",
+        "max_steps",
+        "seed",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
     )
     given = config.to_dict()
     return {name: given[name] for name in (*own, *shared)}

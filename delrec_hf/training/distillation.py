@@ -172,6 +172,7 @@ class PatternDistillationTrainer(SFTTrainer):
         agreement_rows: RPS rows with the columns `prompt_ids`, `candidate_ids` and `target_place`,
             on which agreement with the teacher's first choice is measured.
         processing_class: The tokenizer.
+        scoring: How candidates are scored for the agreement: as they will be ranked.
     """
 
     args: DistilConfig
@@ -184,6 +185,7 @@ class PatternDistillationTrainer(SFTTrainer):
         validation_rows: Mapping[str, Dataset],
         agreement_rows: Dataset | None,
         processing_class: PreTrainedTokenizerBase,
+        scoring: Literal["sum", "mean"] = "sum",
         **kwargs: Any,
     ) -> None:
         for rows in (*train_rows.values(), *validation_rows.values()):
@@ -210,6 +212,7 @@ class PatternDistillationTrainer(SFTTrainer):
             )
         log_in_lines(self)
         self._agreement_rows = agreement_rows
+        self._scoring = scoring
         self._gradients: dict[str, torch.Tensor] = {}
 
     def get_batch_samples(
@@ -306,7 +309,7 @@ class PatternDistillationTrainer(SFTTrainer):
         rows = self._agreement_rows
         if rows is None:
             raise InputError("agreement needs rows with candidates; none were given")
-        chosen = first_choices(self.model, rows, self.accelerator)
+        chosen = first_choices(self.model, rows, self.accelerator, self._scoring)
         return float((chosen == np.asarray(rows["target_place"])).mean())
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

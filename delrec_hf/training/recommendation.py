@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
@@ -95,6 +95,7 @@ class RecommendationTrainer(SFTTrainer):
         ranking_rows: Validation rows with `prompt_ids`, `candidate_ids` and `target_place`, on
             which HR@1 is measured.
         processing_class: The tokenizer.
+        scoring: How candidates are scored for HR@1: as they will be ranked.
     """
 
     args: FinetuneConfig
@@ -107,6 +108,7 @@ class RecommendationTrainer(SFTTrainer):
         validation_rows: Dataset,
         ranking_rows: Dataset | None,
         processing_class: PreTrainedTokenizerBase,
+        scoring: Literal["sum", "mean"] = "sum",
         **kwargs: Any,
     ) -> None:
         for rows in (train_rows, validation_rows):
@@ -126,6 +128,7 @@ class RecommendationTrainer(SFTTrainer):
                 parameter.data = parameter.data.float()
         log_in_lines(self)
         self._ranking_rows = ranking_rows
+        self._scoring = scoring
 
     def evaluate(
         self,
@@ -136,8 +139,9 @@ class RecommendationTrainer(SFTTrainer):
         """Add HR@1 among the candidates to the validation."""
         metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if self._ranking_rows is not None:
-            chosen = first_choices(self.model, self._ranking_rows, self.accelerator)
-            hits = chosen == np.asarray(self._ranking_rows["target_place"])
+            rows = self._ranking_rows
+            chosen = first_choices(self.model, rows, self.accelerator, self._scoring)
+            hits = chosen == np.asarray(rows["target_place"])
             found = {f"{metric_key_prefix}_hr@1": float(hits.mean())}
             self.log(found)
             metrics |= found

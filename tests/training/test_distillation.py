@@ -131,23 +131,29 @@ def test_losses_and_weights_of_each_task_are_logged(distiller: Distiller, tmp_pa
     assert {"eval_ta_loss", "eval_rps_loss", "eval_agreement"} <= logged
 
 
+@pytest.mark.parametrize("scoring", ["sum", "mean"])
 def test_agreement_is_the_share_of_the_teachers_first_choices(
-    distiller: Distiller, tmp_path: Path
+    distiller: Distiller, tmp_path: Path, scoring: str
 ) -> None:
-    trainer = distiller(tmp_path)
+    trainer = distiller(tmp_path, scoring=scoring)
     rows = trainer._agreement_rows
     assert rows is not None
-    hits = 0
+    chosen: dict[str, list[int]] = {"sum": [], "mean": []}
     for row in rows:
-        scores = []
+        gained = []
         for title in row["candidate_ids"]:
             ids = torch.tensor([row["prompt_ids"] + title])
             with torch.inference_mode():
                 logits = trainer.model.eval()(input_ids=ids).logits[0, -len(title) - 1 : -1]
-            picked = logits.log_softmax(-1)[range(len(title)), title]
-            scores.append(float(picked.sum()))
-        hits += max(range(4), key=scores.__getitem__) == row["target_place"]
-    assert trainer.agreement() == pytest.approx(hits / len(rows))
+            gained.append(logits.log_softmax(-1)[range(len(title)), title])
+        chosen["sum"].append(int(torch.stack([one.sum() for one in gained]).argmax()))
+        chosen["mean"].append(int(torch.stack([one.mean() for one in gained]).argmax()))
+    shares = {
+        name: np.mean(np.array(found) == np.array(rows["target_place"][:]))
+        for name, found in chosen.items()
+    }
+    assert shares["sum"] != shares["mean"], "both score alike: the test shows nothing"
+    assert trainer.agreement() == pytest.approx(shares[scoring])
 
 
 @pytest.mark.parametrize("weighting", ["dynamic", "fixed"])

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 
 from delrec_hf.errors import InputError
+from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.training.common import ranking_rows
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+from tests.conftest import ITEMS
 
 Finetuner = Callable[..., RecommendationTrainer]
 
@@ -185,6 +189,42 @@ def test_validation_reports_loss_and_hits(
     logged = {name: entry[name] for entry in trainer.state.log_history for name in entry}
     assert logged["eval_loss"] > 0
     assert 0 <= logged["eval_hr@1"] <= 1
+
+
+@pytest.mark.parametrize("scoring", ["sum", "mean"])
+def test_validation_scores_candidates_as_they_will_be_ranked(
+    finetuner: Finetuner,
+    encoded_rows: Callable[..., Dataset],
+    instruction_rows: Callable[..., Dataset],
+    encoder: ChatEncoder,
+    prompt: Path,
+    tmp_path: Path,
+    scoring: Literal["sum", "mean"],
+) -> None:
+    plain = finetuner(tmp_path, prompt)
+    rows = ranking_rows(instruction_rows("lsr", 12, seed=1), encoder, ITEMS)
+    chosen: dict[str, list[int]] = {"sum": [], "mean": []}
+    for row in rows:
+        gained = []
+        for title in row["candidate_ids"]:
+            ids = torch.tensor([row["prompt_ids"] + title])
+            with torch.inference_mode():
+                logits = plain.model.eval()(input_ids=ids).logits[0, -len(title) - 1 : -1]
+            gained.append(logits.log_softmax(-1)[range(len(title)), title])
+        chosen["sum"].append(int(torch.stack([one.sum() for one in gained]).argmax()))
+        chosen["mean"].append(int(torch.stack([one.mean() for one in gained]).argmax()))
+    assert chosen["sum"] != chosen["mean"], "both choose alike: the test shows nothing"
+    rows = rows.remove_columns("target_place").add_column("target_place", chosen[scoring])
+    trainer = RecommendationTrainer(
+        model=plain.model,
+        args=plain.args,
+        train_rows=encoded_rows("lsr"),
+        validation_rows=encoded_rows("lsr", 6, seed=1),
+        ranking_rows=rows,
+        processing_class=encoder.tokenizer,
+        scoring=scoring,
+    )
+    assert trainer.evaluate()["eval_hr@1"] == 1
 
 
 def test_layers_that_are_not_there_are_refused(
