@@ -218,12 +218,17 @@ class PatternDistillationTrainer(SFTTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Count the answer tokens of each task in all micro-batches of a step and all processes."""
+        """Count the answer tokens of each task in all micro-batches of a step.
+
+        Where `average_tokens_across_devices` is set, as it is by default, those of all processes.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         tokens = {}
         for task in self.args.tasks:
             count = sum(int((batch[task]["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
-            tokens[task] = self.accelerator.reduce(torch.tensor(count, device=device), "sum")
+            tokens[task] = torch.tensor(count, device=device)
+            if self.args.average_tokens_across_devices:
+                tokens[task] = self.accelerator.reduce(tokens[task], "sum")
         return batches, tokens
 
     def training_step(

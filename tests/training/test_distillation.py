@@ -1,5 +1,9 @@
 """Stage 1: only the soft prompt moves, by the weighted sum of both tasks' gradients."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,6 +276,35 @@ def test_paired_rows_are_not_held_in_memory(
         encoded[task] = Dataset.load_from_disk(tmp_path / task)
     files = [one["filename"] for one in pair_tasks(encoded, seed=3).cache_files]
     assert {Path(one).parent.name for one in files} == {"ta", "rps"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", ["dynamic", "fixed"])
+def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
+    tmp_path: Path, weighting: str
+) -> None:
+    settings = {"average_tokens_across_devices": False, "task_weighting": weighting}
+    found = {}
+    for processes, batch_size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        words = [sys.executable]
+        if processes > 1:
+            config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
+            words += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
+            words += ["--main_process_port", "0"]
+        words += [str(Path(__file__).with_name("distilling_processes.py"))]
+        words += [str(folder), str(batch_size), json.dumps(settings)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[processes] = json.loads((folder / "found.json").read_text())
+        assert found[processes]["processes"] == processes
+    for one, two in zip(found[1]["losses"], found[2]["losses"], strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    torch.testing.assert_close(
+        torch.tensor(found[1]["prompt"]), torch.tensor(found[2]["prompt"]), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Started by a test as one process or as two: distil the same rows, say how many took part."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+
+from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.resources import resource
+from delrec_hf.training.distillation import (
+    DistilConfig,
+    PatternDistillationTrainer,
+    new_soft_prompt,
+)
+
+ANSWER = 4  # tokens of every answer: no process has more to learn from than another
+
+
+def rows(task: int) -> Dataset:
+    generator = np.random.default_rng(task)
+    texts = [generator.integers(10, 500, 12 + row % 5).tolist() for row in range(16)]
+    labels = [[-100] * (len(text) - ANSWER) + text[-ANSWER:] for text in texts]
+    return Dataset.from_dict({"input_ids": texts, "labels": labels})
+
+
+def main(folder: Path, batch_size: int, settings: str) -> None:
+    place = str(resource("recipes/backbones/toy"))
+    backbone, tokenizer = load_backbone(
+        BackboneConfig(model_name_or_path=place, torch_dtype="float32")
+    )
+    config = DistilConfig(
+        output_dir=str(folder / "checkpoints"),
+        per_device_train_batch_size=batch_size,
+        num_virtual_tokens=4,
+        max_steps=3,
+        optim="sgd",  # an optimizer that divides by the gradient's size would hide a wrong one
+        learning_rate=1.0,
+        max_grad_norm=0,
+        logging_steps=1,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        **json.loads(settings),
+    )
+    model = new_soft_prompt(backbone, config, place)
+    encoded = {task: rows(number) for number, task in enumerate(config.tasks)}
+    trainer = PatternDistillationTrainer(model, config, encoded, encoded, None, tokenizer)
+    trainer.train()
+    state = PartialState()
+    if state.is_main_process:
+        losses = [
+            {name: entry[name] for name in ("loss", "ta_loss", "rps_loss")}
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ]
+        found = {
+            "processes": state.num_processes,
+            "losses": losses,
+            "prompt": model.soft_prompt.tolist(),
+        }
+        (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
