@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 from datasets import Dataset, concatenate_datasets
 from peft import PromptTuningConfig, PromptTuningInit, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -137,6 +138,23 @@ def pair_tasks(encoded: Mapping[str, Dataset], seed: int) -> Dataset:
     return concatenate_datasets(parts, axis=1)
 
 
+def _check_whole_prompt(config: DistilConfig) -> None:
+    """Refuse launches that leave no process the whole soft prompt and its whole gradient."""
+    deepspeed = config.deepspeed_plugin
+    sharding = None
+    # What `accelerate launch` tells its processes about FSDP of either version.
+    if config.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        sharding = "FSDP"
+    elif deepspeed is not None and deepspeed.hf_ds_config.is_zero3():
+        sharding = "DeepSpeed ZeRO-3"
+    if sharding is not None:
+        raise InputError(
+            f"{sharding} shards the soft prompt and its gradient, and stage 1 needs both whole to "
+            "weigh the tasks and to keep the prompt; launch it with ddp, or with zero2 and "
+            "`distil.task_weighting: fixed`"
+        )
+
+
 class TaskCollator:
     """Collates paired rows into one batch per task, and plain rows as SFTTrainer does."""
 
@@ -188,6 +206,7 @@ class PatternDistillationTrainer(SFTTrainer):
         scoring: Literal["sum", "mean"] = "sum",
         **kwargs: Any,
     ) -> None:
+        _check_whole_prompt(args)
         for rows in (*train_rows.values(), *validation_rows.values()):
             check_lengths(rows, model, args, "distil")
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import DeepSpeedPlugin
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
@@ -276,6 +277,27 @@ def test_paired_rows_are_not_held_in_memory(
         encoded[task] = Dataset.load_from_disk(tmp_path / task)
     files = [one["filename"] for one in pair_tasks(encoded, seed=3).cache_files]
     assert {Path(one).parent.name for one in files} == {"ta", "rps"}
+
+
+@pytest.mark.parametrize("sharding", ["FSDP", "ZeRO-3"])
+def test_launches_that_shard_the_prompt_are_refused(
+    distiller: Distiller,
+    encoded_rows: Callable[..., Dataset],
+    tmp_path: Path,
+    sharding: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = distiller(tmp_path)
+    rows = {task: encoded_rows(task) for task in ("ta", "rps")}
+    if sharding == "FSDP":
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch` does
+    else:
+        trainer.args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=3)
+    with pytest.raises(InputError, match=f"{sharding} shards the soft prompt") as refused:
+        PatternDistillationTrainer(
+            trainer.model, trainer.args, rows, rows, None, trainer.processing_class
+        )
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow
