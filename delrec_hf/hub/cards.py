@@ -14,9 +14,9 @@ from delrec_hf.errors import InputError
 from delrec_hf.evaluation.metrics import METRICS
 from delrec_hf.evaluation.report import escape, format_markdown
 from delrec_hf.files import read_json
+from delrec_hf.modeling.artefact import CONFIG_FILE
 from delrec_hf.resources import resource
 
-CONFIG_FILE = "delrec_config.json"
 RESULTS_FILE = "results.json"
 
 SECTIONS = ("base_model", "teacher", "domain", "data", "distil", "finetune", "versions")

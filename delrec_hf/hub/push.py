@@ -11,8 +11,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import write_text
-from delrec_hf.hub.cards import CONFIG_FILE, RESULTS_FILE, model_card, read_facts
+from delrec_hf.hub.cards import RESULTS_FILE, model_card, read_facts
 from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import CONFIG_FILE
 
 logger = get_logger(__name__)
 

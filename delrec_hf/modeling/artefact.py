@@ -9,10 +9,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from delrec_hf.errors import InputError
-from delrec_hf.files import read_json, write_json
+from delrec_hf.files import cached_content_hash, read_json, write_json
 from delrec_hf.instructions.templates import TEMPLATE_VERSION, Domain
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.backbone import weights_hash
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "delrec_config.json"
@@ -143,3 +142,8 @@ def resolve_base_model(
             "differs); give the right folder with base_model (--base_model on the command line)"
         )
     return str(place), None
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the sha256 of the safetensors files of a folder, with their names."""
+    return cached_content_hash(*sorted(folder.glob("*.safetensors")))

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from delrec_hf.errors import InputError
-from delrec_hf.files import content_hash
+from delrec_hf.modeling.artefact import weights_hash
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -109,11 +109,6 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
     relative = Path(os.path.relpath(folder.resolve(), relative_to.resolve())).as_posix()
     digest = weights_hash(folder)
     return {"name": relative, "revision": None, "sha256": digest, "torch_dtype": dtype}
-
-
-def weights_hash(folder: Path) -> str:
-    """Return the sha256 of the safetensors files of a folder, with their names."""
-    return content_hash(*sorted(folder.glob("*.safetensors")))
 
 
 def _keep_weights_unpacked(model: PreTrainedModel) -> None:

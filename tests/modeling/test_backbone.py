@@ -10,12 +10,8 @@ import torch
 from transformers import AutoTokenizer
 
 from delrec_hf.errors import InputError
-from delrec_hf.modeling.backbone import (
-    BackboneConfig,
-    describe_backbone,
-    load_backbone,
-    weights_hash,
-)
+from delrec_hf.modeling.artefact import weights_hash
+from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.recommendation import RecommendationTrainer
