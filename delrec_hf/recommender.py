@@ -68,6 +68,7 @@ class Recommender:
         revision: str | None = None,
         base_model: str | None = None,
         torch_dtype: Dtype | None = None,
+        load_in_4bit: bool | None = None,
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> "Recommender":
@@ -78,6 +79,7 @@ class Recommender:
             revision: Commit, tag or branch on the Hub.
             base_model: Backbone to use instead of the recorded one.
             torch_dtype: Dtype of the backbone's weights; by default the one it was trained in.
+            load_in_4bit: Quantise the backbone to 4 bits, or do not; by default as it was trained.
             device: Where to run; by default the accelerator if there is one.
             trust_remote_code: Whether the backbone's repository may run its own code.
 
@@ -92,18 +94,21 @@ class Recommender:
                 "repository that `delrec finetune` wrote"
             )
         catalogue = pq.read_table(folder / CATALOGUE_FILE)
+        if device is None:
+            found = torch.accelerator.current_accelerator()
+            device = "cpu" if found is None else found.type
         stacked = DelRecModel.from_pretrained(
             folder,
             base_model=base_model,
             torch_dtype=torch_dtype,
+            load_in_4bit=load_in_4bit,
+            device=device,
             trust_remote_code=trust_remote_code,
         )
-        if device is None:
-            found = torch.accelerator.current_accelerator()
-            device = "cpu" if found is None else found.type
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         return cls(
-            stacked.to(device),
-            ChatEncoder(AutoTokenizer.from_pretrained(folder)),
+            stacked,
+            ChatEncoder(tokenizer),
             config,
             catalogue["item_id"].to_pylist(),
             catalogue["title"].to_pylist(),

@@ -1,8 +1,9 @@
 """Tiny backbones of several shapes, instruction rows and trainers; all made on the spot."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -342,6 +343,8 @@ def stacked(
         model = with_lora(backbone, config, save_prompt(backbone))
         generator = torch.Generator().manual_seed(8)
         for name, parameter in model.named_parameters():
+            if ".lora_" in name:  # as the trainers leave it
+                parameter.data = parameter.data.float()
             if ".lora_B." in name:
                 parameter.data.normal_(0, 0.1, generator=generator)
         return model.eval()
@@ -357,10 +360,15 @@ def make_artefact(
 ) -> Callable[..., Path]:
     """A function that writes `run/backbone` and `run/model`, and returns the latter."""
 
-    def make(shape: str = "qwen2", titles: dict[str, str] = ITEMS, **facts: Any) -> Path:
+    def make(
+        shape: str = "qwen2",
+        titles: dict[str, str] = ITEMS,
+        loading: Mapping[str, Any] = MappingProxyType({}),
+        **facts: Any,
+    ) -> Path:
         run = tmp_path / f"run-{shape}"
         shutil.copytree(tiny_backbone(shape), run / "backbone")
-        model = stacked(shape)
+        model = stacked(shape, **loading)
         folder = run / "model"
         named = describe_backbone(model.backbone, str(run / "backbone"), folder)
         model.save_pretrained(folder, base_model_name=named["name"])

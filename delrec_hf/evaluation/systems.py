@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from accelerate import PartialState
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError, suggest
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
+from delrec_hf.modeling.stacked import DelRecModel, load_adapters
 from delrec_hf.ranking.rows import ranking_rows, score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
@@ -112,7 +111,7 @@ def _tuned(folder: str) -> Callable[[Outputs], Score]:
 
     def load(outputs: Outputs) -> Score:
         backbone, tokenizer = outputs.load_backbone()
-        model = with_saved_lora(backbone, outputs.folder / folder)
+        model = load_adapters(backbone, outputs.folder / folder)
         model.to(PartialState().device).eval()
         return _by_titles(outputs, scorer_of(model, outputs.scoring), tokenizer)
 
@@ -175,14 +174,6 @@ SYSTEMS = (
 """From what knows least to what knows most: the order of every report."""
 
 NAMES = tuple(system.name for system in SYSTEMS)
-
-
-def with_saved_lora(backbone: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put the LoRA of a folder into a backbone, and its soft prompt in front if it has one."""
-    if not (folder / PROMPT_FOLDER).is_dir():
-        return PeftModel.from_pretrained(backbone, str(folder))
-    backbone.load_adapter(str(folder))
-    return DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
 """Sending an artefact, and nothing but the artefact, to the Hub."""
 
 import fnmatch
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
@@ -14,6 +16,9 @@ from delrec_hf.files import write_text
 from delrec_hf.hub.cards import RESULTS_FILE, model_card, read_facts
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CONFIG_FILE
+
+if TYPE_CHECKING:  # torch is not needed to send a folder
+    from delrec_hf.modeling.stacked import DelRecModel
 
 logger = get_logger(__name__)
 
@@ -49,22 +54,44 @@ OPTIONAL = (
 _WITH_PATHS = ("adapter_config.json", "prompt/adapter_config.json", CONFIG_FILE, RESULTS_FILE)
 
 
-def push(model: str | Path, repo_id: str, *, private: bool = False, dry_run: bool = False) -> None:
+def push(
+    model: "str | Path | DelRecModel",
+    repo_id: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+) -> None:
     """Write the card of an artefact, then send its files to the Hub in one commit.
 
     The token is the one of `hf auth login` or of the environment (HF_TOKEN).
 
     Args:
-        model: Folder of a model.
+        model: Folder of a model, or a model loaded from one: then its files are sent with the
+            adapters as they are now, and the folder stays as it is.
         repo_id: OWNER/NAME on the Hub; the repository is made if it is not there.
         private: Make a new repository private; one that is there stays as it is.
         dry_run: Print the card and the files with their sizes; write and send nothing.
 
     Raises:
-        InputError: If the folder is no artefact or holds a path of this machine, the name is not
-            OWNER/NAME, nobody is logged in, or the Hub refuses or cannot be reached.
+        InputError: If the folder is no artefact or holds a path of this machine, the model was
+            loaded from none, the name is not OWNER/NAME, nobody is logged in, or the Hub refuses or
+            cannot be reached.
     """
-    folder = Path(model)
+    if isinstance(model, str | Path):
+        _push_folder(Path(model), repo_id, private, dry_run)
+        return
+    if model.artefact is None:
+        raise InputError(
+            "this model has no artefact to send; load it with DelRecModel.from_pretrained"
+        )
+    with tempfile.TemporaryDirectory() as aside:
+        shutil.copytree(model.artefact, aside, dirs_exist_ok=True)
+        name = read_facts(model.artefact / CONFIG_FILE)["base_model"]["name"]
+        model.save_pretrained(aside, base_model_name=name)
+        _push_folder(Path(aside), repo_id, private, dry_run)
+
+
+def _push_folder(folder: Path, repo_id: str, private: bool, dry_run: bool) -> None:
     _check_repo_id(repo_id)
     names = artefact_files(folder)
     _check_paths(folder, names)

@@ -1,6 +1,7 @@
 """Loading the language model that DELRec adapts, from the Hub or from a folder."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,10 @@ from transformers import (
 )
 
 from delrec_hf.errors import InputError
-from delrec_hf.modeling.artefact import weights_hash
+from delrec_hf.modeling.artefact import ArtefactConfig, resolve_base_model, weights_hash
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+PRE_QUANTIZED = "pre_quantized"
 
 
 @dataclass
@@ -53,8 +55,19 @@ class BackboneConfig:
             raise InputError("`backbone.load_in_4bit` and `load_in_8bit` are both set; keep one")
 
 
-def load_backbone(config: BackboneConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_backbone(
+    config: BackboneConfig,
+    *,
+    quantization: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer.
+
+    Args:
+        config: Which, and how.
+        quantization: Arguments of `BitsAndBytesConfig`, in place of those that `config` stands for.
+        device: Where to; by default a quantised one to the accelerator, if there is one, and
+            others to the CPU.
 
     Returns:
         The model in evaluation mode, and the tokenizer with a padding token.
@@ -63,6 +76,12 @@ def load_backbone(config: BackboneConfig) -> tuple[PreTrainedModel, PreTrainedTo
         InputError: If the model cannot be found or loaded.
     """
     name = config.model_name_or_path
+    quantization = _quantization(config) if quantization is None else quantization
+    placed: dict[str, Any] = {} if device is None else {"device_map": {"": _usable(device)}}
+    if quantization:
+        # bitsandbytes quantises while loading, so each process names its own device.
+        placed = {"device_map": {"": PartialState().device}} | placed
+        placed["quantization_config"] = BitsAndBytesConfig(**quantization)
     shared: dict[str, Any] = {
         "revision": config.model_revision,
         "trust_remote_code": config.trust_remote_code,
@@ -74,7 +93,7 @@ def load_backbone(config: BackboneConfig) -> tuple[PreTrainedModel, PreTrainedTo
             dtype=config.torch_dtype,
             attn_implementation=config.attn_implementation,
             use_safetensors=True,
-            **_quantization(config),
+            **placed,
             **shared,
         )
     except (OSError, ValueError, ImportError) as error:
@@ -89,6 +108,56 @@ def load_backbone(config: BackboneConfig) -> tuple[PreTrainedModel, PreTrainedTo
     return model.eval(), tokenizer
 
 
+def load_recorded_backbone(
+    config: ArtefactConfig,
+    folder: Path,
+    *,
+    base_model: str | None = None,
+    torch_dtype: Dtype | None = None,
+    load_in_4bit: bool | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load the backbone of an artefact in the precision that the artefact was trained in.
+
+    Args:
+        config: The artefact's facts.
+        folder: The artefact's folder.
+        base_model: Backbone to use instead of the recorded one.
+        torch_dtype: Dtype of its weights, and of what 4-bit layers compute in, instead of the
+            recorded ones.
+        load_in_4bit: Quantise to 4 bits (NF4), or load unquantised, whatever is recorded.
+        device: Where to load it to; see `load_backbone`.
+        trust_remote_code: Whether the backbone's repository may run its own code.
+
+    Raises:
+        InputError: If the backbone is missing, another one, or quantised where it should not be.
+    """
+    recorded = config.base_model
+    name, revision = resolve_base_model(config, folder, base_model)
+    wanted = BackboneConfig(
+        model_name_or_path=name,
+        model_revision=revision,
+        torch_dtype=torch_dtype or recorded.get("torch_dtype", "auto"),
+        load_in_4bit=bool(load_in_4bit),
+        trust_remote_code=trust_remote_code,
+    )
+    quantization = dict(recorded.get("quantization") or {})  # earlier versions recorded none
+    if PRE_QUANTIZED in quantization or load_in_4bit is False:
+        quantization = {}
+    elif load_in_4bit and not quantization.get("load_in_4bit"):
+        quantization = _quantization(wanted)
+    if torch_dtype is not None and "bnb_4bit_compute_dtype" in quantization:
+        quantization |= {"bnb_4bit_compute_dtype": _compute_dtype(torch_dtype)}
+    model, _ = load_backbone(wanted, quantization=quantization, device=device)
+    if load_in_4bit is False and is_quantized(model):
+        raise InputError(
+            f"the files of backbone `{name}` are quantised themselves; leave load_in_4bit (on the "
+            "command line --load_in_4bit) out, or give the unquantised backbone with base_model"
+        )
+    return model
+
+
 def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> dict[str, Any]:
     """Return how an artefact names its backbone.
 
@@ -99,16 +168,42 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
 
     Returns:
         `name`, `revision`, `sha256`: a Hub model by id and commit; a local one by its path
-        relative to the artefact and the hash of its weights. `torch_dtype`: what it computes in.
+        relative to the artefact and the hash of its weights. `torch_dtype`: its dtype.
+        `quantization`: the arguments of `BitsAndBytesConfig` that it was loaded with, or
+        `{"pre_quantized": METHOD}` if its own files are quantised, or None.
     """
-    folder = Path(name)
-    dtype = str(model.dtype).removeprefix("torch.")
-    if not folder.is_dir():
-        commit = model.config._commit_hash
-        return {"name": name, "revision": commit, "sha256": None, "torch_dtype": dtype}
+    folder, local = Path(name), Path(name).is_dir()
     relative = Path(os.path.relpath(folder.resolve(), relative_to.resolve())).as_posix()
-    digest = weights_hash(folder)
-    return {"name": relative, "revision": None, "sha256": digest, "torch_dtype": dtype}
+    return {
+        "name": relative if local else name,
+        "revision": None if local else model.config._commit_hash,
+        "sha256": weights_hash(folder) if local else None,
+        "torch_dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": _describe_quantization(model),
+    }
+
+
+def is_quantized(model: PreTrainedModel) -> bool:
+    """Say whether a model's weights are quantised."""
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def dequantized(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model with plain weights: what its quantised ones stand for, in its dtype.
+
+    Raises:
+        InputError: If its kind of quantisation cannot be undone.
+    """
+    if not is_quantized(model):
+        return model
+    try:
+        return model.dequantize()
+    except NotImplementedError as error:
+        method = model.hf_quantizer.quantization_config.quant_method
+        raise InputError(
+            f"weights quantised by {method} cannot be made plain again; give the unquantised "
+            "backbone with base_model (--base_model on the command line)"
+        ) from error
 
 
 def _keep_weights_unpacked(model: PreTrainedModel) -> None:
@@ -126,15 +221,42 @@ def _keep_weights_unpacked(model: PreTrainedModel) -> None:
 
 
 def _quantization(config: BackboneConfig) -> dict[str, Any]:
-    if not (config.load_in_4bit or config.load_in_8bit):
+    if config.load_in_8bit:
+        return {"load_in_8bit": True}
+    if not config.load_in_4bit:
         return {}
-    half = {"float16": torch.float16, "float32": torch.float32}
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=config.load_in_4bit,
-        load_in_8bit=config.load_in_8bit,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=half.get(config.torch_dtype, torch.bfloat16),
-    )
-    # bitsandbytes quantises while loading, so each process names its own device.
-    return {"quantization_config": quantization, "device_map": {"": PartialState().device}}
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": _compute_dtype(config.torch_dtype),
+    }
+
+
+def _compute_dtype(dtype: Dtype) -> str:
+    return "bfloat16" if dtype == "auto" else dtype
+
+
+def _describe_quantization(model: PreTrainedModel) -> dict[str, Any] | None:
+    if not is_quantized(model):
+        return None
+    found = model.hf_quantizer.quantization_config.to_dict()
+    if model.hf_quantizer.pre_quantized:
+        return {PRE_QUANTIZED: getattr(found["quant_method"], "value", found["quant_method"])}
+    if found.get("load_in_8bit"):
+        return {"load_in_8bit": True}
+    names = ("quant_type", "use_double_quant", "compute_dtype")
+    return {"load_in_4bit": True} | {
+        f"bnb_4bit_{name}": found[f"bnb_4bit_{name}"] for name in names
+    }
+
+
+def _usable(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"device `{device}` cannot be used here: {reason}; give cpu, cuda, cuda:1, mps, ..."
+        ) from error
+    return device

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import replace_folder
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
-from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.modeling.adapters import load_lora
+from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
+from delrec_hf.modeling.backbone import Dtype, dequantized, load_recorded_backbone
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 
 VIRTUAL_TOKEN = "<|delrec_{}|>"
@@ -30,6 +30,10 @@ def export(
     *,
     revision: str | None = None,
     base_model: str | None = None,
+    torch_dtype: Dtype | None = None,
+    load_in_4bit: bool | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
     """Write a plain checkpoint whose chat template puts the virtual tokens first.
 
@@ -38,11 +42,20 @@ def export(
     asked for a generation prompt, where answers began in training. Embeddings that were tied to the
     output are untied: a virtual token must never be an answer.
 
+    Quantised weights are made plain again, and LoRA is merged into those: into what it was trained
+    on. The checkpoint computes with them in the dtype that it is stored in, so in bfloat16 it
+    rounds otherwise than the stacked model; and 8-bit layers round what they read, which plain
+    ones do not.
+
     Args:
         model: Folder or Hub id of an artefact.
         output_dir: Folder of the checkpoint.
         revision: Commit, tag or branch on the Hub.
         base_model: Backbone to use instead of the recorded one.
+        torch_dtype: Dtype of the checkpoint; by default that of the backbone in training.
+        load_in_4bit: Merge into weights rounded to 4 bits, or not; by default as in training.
+        device: Where to load and merge.
+        trust_remote_code: Whether the backbone's repository may run its own code.
 
     Raises:
         InputError: If the model cannot be loaded, the folder is not empty, or the checkpoint's
@@ -53,21 +66,26 @@ def export(
         raise InputError(f"folder {place} is not empty; give a new one with --output_dir")
     folder = artefact_folder(model, revision)
     config = ArtefactConfig.load(folder)
-    name, base_revision = resolve_base_model(config, folder, base_model)
-    dtype = config.base_model.get("torch_dtype", "auto")
-    backbone, _ = load_backbone(
-        BackboneConfig(model_name_or_path=name, model_revision=base_revision, torch_dtype=dtype)
+    backbone = load_recorded_backbone(
+        config,
+        folder,
+        base_model=base_model,
+        torch_dtype=torch_dtype,
+        load_in_4bit=load_in_4bit,
+        device=device,
+        trust_remote_code=trust_remote_code,
     )
-    merged: PreTrainedModel = PeftModel.from_pretrained(backbone, str(folder)).merge_and_unload()
+    merged: PreTrainedModel = load_lora(dequantized(backbone), folder).merge_and_unload().cpu()
     soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()
-    encoder = ChatEncoder(AutoTokenizer.from_pretrained(folder))
+    trusted = {"trust_remote_code": trust_remote_code}
+    encoder = ChatEncoder(AutoTokenizer.from_pretrained(folder, **trusted))
     unlikely = _least_likely_tokens(merged, soft_prompt, encoder)
     tokenizer, rows = _with_virtual_tokens(encoder, len(soft_prompt))
     _add_rows(merged, soft_prompt, rows, unlikely)
     with replace_folder(place) as aside:
         merged.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-        if not _reads_as_trained(AutoTokenizer.from_pretrained(aside), encoder, rows):
+        if not _reads_as_trained(AutoTokenizer.from_pretrained(aside, **trusted), encoder, rows):
             raise InputError(
                 f"the tokenizer of {model} cannot be exported: with the virtual tokens it would "
                 "cut prompts otherwise than in training; load the model with delrec_hf or PEFT"

@@ -6,23 +6,20 @@ combination that PEFT, transformers' Trainer and TRL's SFTTrainer all carry.
 """
 
 import copy
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
-from peft import PeftConfig, PeftModelForCausalLM, PeftType, PromptTuningConfig
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM, PeftType, PromptTuningConfig
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
 from delrec_hf.labels import IGNORED
-from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, resolve_base_model
-from delrec_hf.modeling.backbone import BackboneConfig, Dtype, load_backbone
+from delrec_hf.modeling.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_lora, read_lora
+from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
+from delrec_hf.modeling.backbone import Dtype, load_recorded_backbone
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROMPT_FOLDER = "prompt"
 
 
@@ -84,15 +81,22 @@ class DelRecModel(PeftModelForCausalLM):
         revision: str | None = None,
         base_model: str | None = None,
         torch_dtype: Dtype | None = None,
+        load_in_4bit: bool | None = None,
+        device: str | None = None,
         trust_remote_code: bool = False,
     ) -> "DelRecModel":
-        """Load an artefact: backbone, LoRA and soft prompt.
+        """Load an artefact, in the precision that it was trained in: backbone, LoRA, soft prompt.
+
+        LoRA and the soft prompt are float32 whatever the backbone is, as in training.
 
         Args:
             model: Folder or Hub id of an artefact.
             revision: Commit, tag or branch on the Hub.
             base_model: Backbone to use instead of the recorded one.
             torch_dtype: Dtype of the backbone's weights; by default the one it was trained in.
+            load_in_4bit: Quantise the backbone to 4 bits, or do not; by default as it was trained.
+            device: Where to load it to; by default a quantised one to the accelerator, if there is
+                one, and others to the CPU.
             trust_remote_code: Whether the backbone's repository may run its own code.
 
         Raises:
@@ -100,22 +104,23 @@ class DelRecModel(PeftModelForCausalLM):
         """
         folder = artefact_folder(model, revision)
         config = ArtefactConfig.load(folder)
-        if not (folder / ADAPTER_CONFIG).is_file():
-            raise InputError(f"{folder} holds no LoRA adapter: {ADAPTER_CONFIG} is missing")
-        name, base_revision = resolve_base_model(config, folder, base_model)
-        backbone, _ = load_backbone(
-            BackboneConfig(
-                model_name_or_path=name,
-                model_revision=base_revision,
-                torch_dtype=torch_dtype or config.base_model.get("torch_dtype", "auto"),
-                trust_remote_code=trust_remote_code,
+        if not (folder / PROMPT_FOLDER).is_dir():
+            raise InputError(
+                f"{folder} holds no soft prompt: the folder {PROMPT_FOLDER} is missing"
             )
+        backbone = load_recorded_backbone(
+            config,
+            folder,
+            base_model=base_model,
+            torch_dtype=torch_dtype,
+            load_in_4bit=load_in_4bit,
+            device=device,
+            trust_remote_code=trust_remote_code,
         )
-        backbone.load_adapter(str(folder))
-        stacked = cls.with_prompt(backbone, folder / PROMPT_FOLDER)
+        stacked: DelRecModel = load_adapters(backbone, folder)
         stacked.train_only("nothing")
         stacked.artefact = folder
-        return stacked.eval()
+        return stacked
 
     @classmethod
     def with_prompt(cls, backbone: PreTrainedModel, folder: str | Path) -> "DelRecModel":
@@ -249,41 +254,18 @@ class DelRecModel(PeftModelForCausalLM):
         if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.PROMPT_TUNING:
             self._load_prompt(folder)
             return
-        saved = load_file(folder / ADAPTER_WEIGHTS)
-        own = {
-            name.replace(".default.", "."): parameter
-            for name, parameter in self.backbone.named_parameters()
-            if ".lora_" in name
-        }
-        given = {name.removeprefix("base_model.model."): value for name, value in saved.items()}
-        if own.keys() != given.keys():
-            raise InputError(f"the LoRA adapter in {folder} does not fit this backbone")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(given[name])
+        read_lora(self.backbone, folder)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, dry_run: bool = False) -> None:
-        """Send this model to the Hub: its artefact, with the adapters as they are now.
-
-        Args:
-            repo_id: OWNER/NAME on the Hub.
-            private: Make a new repository private.
-            dry_run: Print the card and the files, send nothing.
+    def push_to_hub(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: what PEFT would send lacks the facts, the tokenizer and the card.
 
         Raises:
-            InputError: If the model was not loaded from an artefact, or cannot be sent.
+            InputError: Always, with the way to send the whole artefact.
         """
-        from delrec_hf.hub.push import push  # the one import upwards, because users look here
-
-        if self.artefact is None:
-            raise InputError(
-                "this model has no artefact to send; load it with DelRecModel.from_pretrained"
-            )
-        name = ArtefactConfig.load(self.artefact).base_model["name"]
-        with tempfile.TemporaryDirectory() as aside:
-            shutil.copytree(self.artefact, aside, dirs_exist_ok=True)
-            self.save_pretrained(aside, base_model_name=name)
-            push(aside, repo_id, private=private, dry_run=dry_run)
+        raise InputError(
+            "push_to_hub would send half of a DELRec model; use delrec_hf.hub.push.push(model, "
+            "repo_id), or `delrec push` for a folder"
+        )
 
     def create_or_update_model_card(self, *_: Any, **__: Any) -> None:
         """Write no card: PEFT's knows nothing of the soft prompt; delrec_hf.hub writes ours."""
@@ -319,3 +301,27 @@ class DelRecModel(PeftModelForCausalLM):
             )
         with torch.no_grad():
             self.soft_prompt.copy_(saved)
+
+
+def load_adapters(backbone: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """Put the saved adapters of a folder on a backbone: LoRA, and a soft prompt if there is one.
+
+    Both are float32 whatever the backbone's dtype, as they were trained and validated.
+
+    Args:
+        backbone: The language model; LoRA is injected into it, in place.
+        folder: An artefact, or LoRA alone as PEFT saves it.
+
+    Returns:
+        A `DelRecModel`, or without a soft prompt PEFT's model; frozen and in evaluation mode.
+
+    Raises:
+        InputError: If an adapter is missing or does not fit the backbone.
+    """
+    folder = Path(folder)
+    lora = load_lora(backbone, folder)
+    if not (folder / PROMPT_FOLDER).is_dir():
+        return lora
+    # As after `add_adapter`: transformers saves LoRA and switches it off where this is set.
+    backbone._hf_peft_config_loaded = True
+    return DelRecModel.with_prompt(backbone, folder / PROMPT_FOLDER).eval()

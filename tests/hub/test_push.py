@@ -1,14 +1,18 @@
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
+from safetensors.torch import load
 
 from delrec_hf.errors import InputError
 from delrec_hf.hub.cards import model_card
 from delrec_hf.hub.push import push
+from delrec_hf.modeling.stacked import DelRecModel
 
 SENT = [
     "README.md",
@@ -167,3 +171,39 @@ def test_offline_mode_is_one_line(artefact: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"failed: .*offline"):
         push(artefact, NAME)
+
+
+def test_a_loaded_model_is_sent_with_its_adapters_as_they_are(
+    make_artefact: Callable[..., Path], hub: list[tuple[str, Any]]
+) -> None:
+    folder = make_artefact()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    model = DelRecModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.soft_prompt.add_(1)
+    sent: dict[str, bytes] = {}
+    keep = huggingface_hub.HfApi.create_commit
+
+    def read(self: Any, repo_id: str, operations: Any, **options: Any) -> None:
+        for one in operations:  # the files are gone once they are sent
+            sent[one.path_in_repo] = Path(one.path_or_fileobj).read_bytes()
+        keep(self, repo_id, operations, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.HfApi, "create_commit", read)
+        push(model, NAME)
+    prompt = "prompt/adapter_model.safetensors"
+    assert torch.equal(load(sent[prompt])["prompt_embeddings"], model.soft_prompt)
+    assert sent[prompt] != before[folder / prompt]
+    lora = "adapter_model.safetensors"
+    assert sent[lora] == before[folder / lora]
+    assert {"README.md", "delrec_config.json", "catalogue.parquet"} <= sent.keys()
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_model_that_was_loaded_from_nowhere_is_refused(
+    stacked: Callable[..., DelRecModel], hub: list[tuple[str, Any]]
+) -> None:
+    with pytest.raises(InputError, match="no artefact to send"):
+        push(stacked(), NAME)
+    assert hub == []

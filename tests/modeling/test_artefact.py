@@ -127,18 +127,8 @@ def test_a_missing_adapter_is_named(make_artefact: Make) -> None:
     assert "adapter_config.json" in _refusal(lambda: DelRecModel.from_pretrained(folder))
 
 
-def test_push_to_hub_shows_the_artefact_with_the_adapters_as_they_are(
-    make_artefact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = make_artefact()
-    before = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    DelRecModel.from_pretrained(folder).push_to_hub("me/films", dry_run=True)
-    shown = capsys.readouterr().out
-    assert "prompt/adapter_model.safetensors" in shown
-    assert "Nothing was sent" in shown
-    assert before == {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-
-
-def test_push_to_hub_without_an_artefact_says_so(stacked: Callable[..., DelRecModel]) -> None:
-    with pytest.raises(InputError, match="no artefact to send"):
-        stacked("qwen2").push_to_hub("me/films")
+def test_push_to_hub_names_the_way_that_sends_the_whole_model(make_artefact: Make) -> None:
+    model = DelRecModel.from_pretrained(make_artefact())
+    message = _refusal(lambda: model.push_to_hub("me/films"))
+    assert "delrec_hf.hub.push" in message
+    assert "`delrec push`" in message

@@ -65,6 +65,7 @@ def test_a_local_backbone_is_named_by_relative_path_and_hash(
         "revision": None,
         "sha256": weights_hash(folder),
         "torch_dtype": "float32",
+        "quantization": None,
     }
     assert weights_hash(folder) != weights_hash(tiny_backbone("llama"))
 
