@@ -135,21 +135,25 @@ def load_recorded_backbone(
     """
     recorded = config.base_model
     name, revision = resolve_base_model(config, folder, base_model)
+    kept = dict(recorded.get("quantization") or {})  # earlier versions recorded none
+    to_4bit = load_in_4bit and "load_in_4bit" not in kept
+    if PRE_QUANTIZED in kept or load_in_4bit is False or to_4bit:
+        kept = {}
+    # Weights of another dtype would be rounded to other bits: they are cast afterwards.
+    cast_to = torch_dtype if kept and torch_dtype != "auto" else None
+    if cast_to is not None and "bnb_4bit_compute_dtype" in kept:
+        kept["bnb_4bit_compute_dtype"] = cast_to
+    dtype = recorded.get("torch_dtype", "auto")
     wanted = BackboneConfig(
         model_name_or_path=name,
         model_revision=revision,
-        torch_dtype=torch_dtype or recorded.get("torch_dtype", "auto"),
+        torch_dtype=dtype if kept else torch_dtype or dtype,
         load_in_4bit=bool(load_in_4bit),
         trust_remote_code=trust_remote_code,
     )
-    quantization = dict(recorded.get("quantization") or {})  # earlier versions recorded none
-    if PRE_QUANTIZED in quantization or load_in_4bit is False:
-        quantization = {}
-    elif load_in_4bit and not quantization.get("load_in_4bit"):
-        quantization = _quantization(wanted)
-    if torch_dtype is not None and "bnb_4bit_compute_dtype" in quantization:
-        quantization |= {"bnb_4bit_compute_dtype": _compute_dtype(torch_dtype)}
-    model, _ = load_backbone(wanted, quantization=quantization, device=device)
+    model, _ = load_backbone(wanted, quantization=kept or None, device=device)
+    if cast_to is not None:
+        cast_weights(model, cast_to)
     if load_in_4bit is False and is_quantized(model):
         raise InputError(
             f"the files of backbone `{name}` are quantised themselves; leave load_in_4bit (on the "
@@ -181,6 +185,13 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
         "torch_dtype": str(model.dtype).removeprefix("torch."),
         "quantization": _describe_quantization(model),
     }
+
+
+def cast_weights(model: PreTrainedModel, dtype: Dtype) -> None:
+    """Give the weights another dtype, in place; quantised ones, and buffers, stay as they are."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
@@ -229,12 +240,10 @@ def _quantization(config: BackboneConfig) -> dict[str, Any]:
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": _compute_dtype(config.torch_dtype),
+        "bnb_4bit_compute_dtype": "bfloat16"
+        if config.torch_dtype == "auto"
+        else config.torch_dtype,
     }
-
-
-def _compute_dtype(dtype: Dtype) -> str:
-    return "bfloat16" if dtype == "auto" else dtype
 
 
 def _describe_quantization(model: PreTrainedModel) -> dict[str, Any] | None:

@@ -11,7 +11,12 @@ from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.adapters import load_lora
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
-from delrec_hf.modeling.backbone import Dtype, dequantized, load_recorded_backbone
+from delrec_hf.modeling.backbone import (
+    Dtype,
+    cast_weights,
+    dequantized,
+    load_recorded_backbone,
+)
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 
 VIRTUAL_TOKEN = "<|delrec_{}|>"
@@ -70,12 +75,14 @@ def export(
         config,
         folder,
         base_model=base_model,
-        torch_dtype=torch_dtype,
         load_in_4bit=load_in_4bit,
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    merged: PreTrainedModel = load_lora(dequantized(backbone), folder).merge_and_unload().cpu()
+    backbone = dequantized(backbone)
+    if torch_dtype not in (None, "auto"):
+        cast_weights(backbone, torch_dtype)
+    merged: PreTrainedModel = load_lora(backbone, folder).merge_and_unload().cpu()
     soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()
     trusted = {"trust_remote_code": trust_remote_code}
     encoder = ChatEncoder(AutoTokenizer.from_pretrained(folder, **trusted))
