@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
@@ -117,6 +117,36 @@ def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
 def _add_loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--revision", help="commit, tag or branch of a model on the Hub")
     command.add_argument("--base_model", help="load this backbone instead of the recorded one")
+    command.add_argument(
+        "--torch_dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="dtype of the backbone (default: the one it was trained in)",
+    )
+    command.add_argument(
+        "--load_in_4bit",
+        nargs="?",
+        const=True,
+        type=_true_or_false,
+        metavar="true|false",
+        help="quantise the backbone to 4 bits, or do not (default: as it was trained)",
+    )
+    command.add_argument("--device", help="where to compute (default: the accelerator, or cpu)")
+    command.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the Python code that the backbone's repository brings",
+    )
+
+
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
+    return text.lower() == "true"
+
+
+def _loading(known: argparse.Namespace) -> dict[str, Any]:
+    names = ("revision", "base_model", "torch_dtype", "load_in_4bit", "device", "trust_remote_code")
+    return {name: getattr(known, name) for name in names}
 
 
 def _quickstart(known: argparse.Namespace, flags: Sequence[str]) -> None:
@@ -143,9 +173,7 @@ def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
 
     from delrec_hf.recommender import Recommender
 
-    recommender = Recommender.from_pretrained(
-        known.model, revision=known.revision, base_model=known.base_model
-    )
+    recommender = Recommender.from_pretrained(known.model, **_loading(known))
     found = recommender.recommend(known.history, known.candidates, top_k=known.top_k)
     if known.json:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
@@ -157,7 +185,7 @@ def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:
     from delrec_hf.modeling.export import export
 
-    export(known.model, known.output_dir, revision=known.revision, base_model=known.base_model)
+    export(known.model, known.output_dir, **_loading(known))
 
 
 def _push(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from delrec_hf import Recommender
+from delrec_hf.cli import main
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
 
@@ -163,3 +164,48 @@ def test_a_missing_catalogue_is_named(make_artefact: Make) -> None:
     (folder / "catalogue.parquet").unlink()
     with pytest.raises(InputError, match=r"catalogue\.parquet"):
         Recommender.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [
+        ([], {}),
+        (["--torch_dtype", "float32", "--device", "cpu"], {"torch_dtype": "float32"}),
+        (["--load_in_4bit", "false"], {"load_in_4bit": False}),
+        (["--torch_dtype", "float32", "--load_in_4bit"], {"torch_dtype": "float32"}),
+    ],
+)
+def test_the_command_recommends_in_the_precision_of_training_or_the_one_asked_for(
+    make_artefact: Make,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    given: dict[str, Any],
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = make_artefact("qwen2-wide", loading={"load_in_4bit": True, "torch_dtype": "bfloat16"})
+    words = ["--model", str(folder), "--history", *HISTORY, "--candidates", "i6", "i7", "--json"]
+    assert main(["recommend", *words, *flags]) == 0
+    found = {one["item_id"]: one["score"] for one in json.loads(capsys.readouterr().out)}
+    recommender = Recommender.from_pretrained(folder, **given)
+    expected = recommender.recommend(HISTORY, ["i6", "i7"])
+    # The same computation twice; where tensors lie in memory may change the last bits.
+    assert found == pytest.approx({one.item_id: one.score for one in expected}, abs=1e-4)
+    if given:
+        as_trained = Recommender.from_pretrained(folder).recommend(HISTORY, ["i6", "i7"])
+        assert found != pytest.approx({one.item_id: one.score for one in as_trained}, abs=1e-4)
+
+
+def test_a_flag_of_loading_that_cannot_be_read_is_one_line(
+    make_artefact: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["recommend", "--model", str(make_artefact()), "--history", *HISTORY]
+    capsys.readouterr()
+    for flags, reason in (
+        (["--load_in_4bit", "maybe"], "`maybe` is neither true nor false"),
+        (["--torch_dtype", "float8"], "float8"),
+        (["--device", "gpu"], "device `gpu` cannot be used here"),
+    ):
+        assert main([*words, *flags]) == 2
+        error = capsys.readouterr().err.strip()
+        assert reason in error
+        assert "\n" not in error
