@@ -72,10 +72,12 @@ def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str
         autoescape=False,  # Markdown, not HTML: the `md` filter escapes
     )
     environment.filters |= {"md": _markdown_value, "py": json.dumps, "rows": _rows}
+    environment.filters["arguments"] = _arguments
     return environment.get_template("model_card.md.jinja").render(
         header=_header(config, results, repo_id),
         config=config,
         base_on_hub=_base_on_hub(config),
+        loading=_loading(config["base_model"]),
         repo_id=repo_id,
         results=results and format_markdown(results),
     )
@@ -123,6 +125,36 @@ def _base_on_hub(config: Mapping[str, Any]) -> str | None:
     """Return the backbone's Hub id; a local backbone, known by its weights' hash, has none."""
     base = config["base_model"]
     return str(base["name"]) if base.get("sha256") is None else None
+
+
+def _loading(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the lines say that load the backbone without delrec_hf.
+
+    Returns:
+        Its `place`; the `arguments` of `from_pretrained`; the arguments of `BitsAndBytesConfig`,
+        `quantization`; and whether bitsandbytes `packs` its weights on some CPUs.
+    """
+    on_hub = base.get("sha256") is None
+    quantization = base.get("quantization") or {}
+    own = quantization.get("pre_quantized")  # quantised in its own files: they say how
+    revision = {"revision": base["revision"]} if on_hub and base["revision"] else {}
+    return {
+        "place": base["name"] if on_hub else "PATH_OF_THE_BACKBONE",
+        "arguments": {**revision, "dtype": base.get("torch_dtype", "auto")},
+        "quantization": {} if own else quantization,
+        "packs": "load_in_4bit" in quantization or own == "bitsandbytes",
+    }
+
+
+def _arguments(given: Mapping[str, Any]) -> str:
+    """Return keyword arguments as Python reads them, a line each.
+
+    >>> print(_arguments({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}))
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+    """
+    values = {name: json.dumps(v) if isinstance(v, str) else repr(v) for name, v in given.items()}
+    return "\n".join(f"    {n}={value}," for n, value in values.items() if n.isidentifier())
 
 
 def _is_hub_id(name: str) -> bool:

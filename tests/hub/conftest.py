@@ -6,7 +6,13 @@ import pytest
 
 CONFIG: dict[str, Any] = {
     "format_version": 1,
-    "base_model": {"name": "Qwen/Qwen3-0.6B", "revision": "c1899de289a0", "sha256": None},
+    "base_model": {
+        "name": "Qwen/Qwen3-0.6B",
+        "revision": "c1899de289a0",
+        "sha256": None,
+        "torch_dtype": "bfloat16",
+        "quantization": None,
+    },
     "teacher": {"type": "sasrec", "hidden_size": 64, "num_layers": 2, "dropout": 0.2},
     "domain": {"item": "movie", "items": "movies", "chosen": "watched", "choose": "watch"},
     "template_version": 1,
