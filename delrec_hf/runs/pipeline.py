@@ -14,7 +14,7 @@ from delrec_hf.checkpoints import deciding_settings
 from delrec_hf.data.interactions import DataConfig
 from delrec_hf.data.sources import local_files
 from delrec_hf.errors import InputError
-from delrec_hf.files import content_hash, fingerprint
+from delrec_hf.files import cached_content_hash, fingerprint
 from delrec_hf.instructions.templates import DOMAINS, TEMPLATE_VERSION, load_domain
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import FORMAT_VERSION
@@ -190,9 +190,9 @@ def _source_print(config: DataConfig) -> str:
     files = None
     if config.path != "toy":
         files = local_files(config.path, config.interactions, config.items)
-    return config.path if files is None else content_hash(*filter(None, files))
+    return config.path if files is None else cached_content_hash(*filter(None, files))
 
 
 def _print_of(place: str) -> str:
     """Hash what lies in a folder or file; a name, of something on the Hub, stands for itself."""
-    return content_hash(Path(place)) if Path(place).exists() else place
+    return cached_content_hash(Path(place)) if Path(place).exists() else place
