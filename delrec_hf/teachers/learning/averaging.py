@@ -12,6 +12,8 @@ class AveragedAdamW(torch.optim.AdamW):
     `eval()` puts the average in the weights' place and `train()` takes it back; the Trainer calls
     both. A checkpoint is written after validation: its weights are the averaged ones, and the
     optimizer's state holds the others, so that a resumed run goes on as if never stopped.
+    `torch.optim.swa_utils.AveragedModel` keeps the average in a second model, which the Trainer
+    would neither validate nor save nor bring back.
 
     Args:
         params: What to train, as for `torch.optim.AdamW`.
