@@ -163,7 +163,8 @@ def _rows(groups: Mapping[str, Lines]) -> list[str]:
         epochs = values_of(group, "epochs")
         rows.append(
             [
-                *(name, str(len(group))),
+                name,
+                str(len(group)),
                 *(spread(values_of(group, metric)) for metric in METRICS),
                 f"{seconds[name]:.1f}",
                 f"{seconds[name] / min(peer):.2f}" if peer else "-",

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-_CHUNK = 4_000_000  # draws held in memory at once: 32 MB
+DRAWS_AT_ONCE = 4_000_000
+"""32 MB: what bounds the memory of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _bootstrap_means(values: FloatArray, samples: int, seed: int) -> FloatArray:
     generator = np.random.default_rng(seed)
     distinct, counts = np.unique(values, return_counts=True)
     chances = counts / values.size
-    chunk = max(1, _CHUNK // distinct.size)
+    chunk = max(1, DRAWS_AT_ONCE // distinct.size)
     parts = [
         generator.multinomial(values.size, chances, size=min(chunk, samples - start)) @ distinct
         for start in range(0, samples, chunk)

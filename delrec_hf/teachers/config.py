@@ -11,25 +11,50 @@ NEURAL = ("sasrec", "gru4rec", "caser")
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sasrec": {
-        **{"max_length": 50, "hidden_size": 128, "num_layers": 2, "dropout": 0.2},
-        **{"weight_decay": 0.5, "per_device_train_batch_size": 16},
+        "max_length": 50,
+        "hidden_size": 128,
+        "num_layers": 2,
+        "dropout": 0.2,
+        "weight_decay": 0.5,
+        "per_device_train_batch_size": 16,
     },
     "gru4rec": {
-        **{"max_length": 10, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
-        **{"weight_decay": 0.1, "per_device_train_batch_size": 32},
+        "max_length": 10,
+        "hidden_size": 64,
+        "num_layers": 1,
+        "dropout": 0.4,
+        "weight_decay": 0.1,
+        "per_device_train_batch_size": 32,
     },
     "caser": {
-        **{"max_length": 5, "hidden_size": 64, "num_layers": 1, "dropout": 0.4},
-        **{"weight_decay": 0.5, "per_device_train_batch_size": 32},
+        "max_length": 5,
+        "hidden_size": 64,
+        "num_layers": 1,
+        "dropout": 0.4,
+        "weight_decay": 0.5,
+        "per_device_train_batch_size": 32,
     },
 }
 """What a type decides where the recipe is silent: the winners of recipes/search/ml-100k.yaml."""
 
 _TRAINED = (
-    *("max_length", "hidden_size", "num_layers", "dropout", "loss", "num_negatives"),
-    *("calibration", "horizon", "shuffle_ties", "learning_rate"),
-    *("lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size"),
-    *("num_train_epochs", "patience", "seed"),
+    "max_length",
+    "hidden_size",
+    "num_layers",
+    "dropout",
+    "loss",
+    "num_negatives",
+    "calibration",
+    "horizon",
+    "shuffle_ties",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "patience",
+    "seed",
 )
 _SETTINGS = {
     "sasrec": (*_TRAINED, "num_heads"),

@@ -89,7 +89,8 @@ def trained_before(prepared: PreparedData, config: TeacherConfig) -> SequentialM
 def shape(config: SequentialConfig) -> dict[str, Any]:
     """Return what a record tells of a teacher that was trained before."""
     names = ("max_length", "hidden_size", "num_hidden_layers", "num_attention_heads", "dropout")
-    return {"trained": "before", **{n: getattr(config, n) for n in names if hasattr(config, n)}}
+    known = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return {"trained": "before", **known}
 
 
 def _other_catalogue(place: object, prepared: PreparedData) -> str:

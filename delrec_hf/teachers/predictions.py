@@ -31,13 +31,19 @@ FEATURES = Features(
 )
 
 _SCHEMA = FEATURES.arrow_schema
-_SCORES_AT_ONCE = 2**22  # 32 MB of float64: what bounds the memory of a batch
-# Of lists: what waits to be written as one group of rows. More would not only take its own size:
-# each waiting batch splits a hole in the heap that the next batch's scores no longer fit into.
-_BYTES_AT_ONCE = 2**20
+
+SCORES_AT_ONCE = 2**22
+"""32 MB of float64: what bounds the memory of a batch."""
+
+BYTES_AT_ONCE = 2**20
+"""Bytes of lists that wait to be written as one group of rows.
+
+More would not only take its own size: each waiting batch splits a hole in the heap that the next
+batch's scores no longer fit into.
+"""
 
 
-class _Batch(NamedTuple):
+class ScoredBatch(NamedTuple):
     """Places to predict for: which rows they are, what they hold, and every item's score."""
 
     rows: slice
@@ -81,7 +87,7 @@ def write_predictions(
         for part, rows in places.items():
             path = aside / _shard(part, state.process_index, state.num_processes)
             share = (state.process_index, state.num_processes)
-            found = _batches(teacher, prepared, rows, f"predict {part}", disable_tqdm, share)
+            found = score_batches(teacher, prepared, rows, f"predict {part}", disable_tqdm, share)
             _write(path, (_lists(batch, top_h, filter_seen) for batch in found))
 
 
@@ -120,7 +126,7 @@ def predict(
         rows, best first, ties in row order) and their `scores`. Items that the teacher scores -inf
         or not a number never appear, nor do, with `filter_seen`, those before the position.
     """
-    found = _batches(teacher, prepared, places, "predict", disable_tqdm)
+    found = score_batches(teacher, prepared, places, "predict", disable_tqdm)
     lists = [_lists(batch, top_h, filter_seen) for batch in found]
     return Dataset(pa.Table.from_batches(lists, _SCHEMA))
 
@@ -146,7 +152,7 @@ def score_candidates(
     values, bounds = flatten(examples, "candidates")
     candidates = values.reshape(len(bounds) - 1, -1)
     scores = np.empty(candidates.shape)
-    for batch in _batches(teacher, prepared, examples, "score candidates", disable_tqdm):
+    for batch in score_batches(teacher, prepared, examples, "score candidates", disable_tqdm):
         scores[batch.rows] = np.take_along_axis(batch.scores, candidates[batch.rows], axis=1)
     return scores
 
@@ -188,19 +194,29 @@ def _first_of_level(scores: FloatArray, best: FloatArray, items: IntArray) -> In
     return np.where(places < 0, items, level)
 
 
-def _batches(
+def score_batches(
     teacher: Teacher,
     prepared: PreparedData,
     places: Dataset,
     desc: str,
     disable_tqdm: bool,
     share: tuple[int, int] = (0, 1),
-) -> Iterator[_Batch]:
-    """Yield the batches of the places that are this process's, of `(index, processes)`."""
+) -> Iterator[ScoredBatch]:
+    """Yield the scores of places, a batch at a time.
+
+    Args:
+        teacher: Any teacher.
+        prepared: The data it was trained on.
+        places: Rows with `user_id` and `position`.
+        desc: What the progress bar says.
+        disable_tqdm: Show no progress bar.
+        share: `(index, processes)`: which process's batches. All processes' in order are those of
+            one process alone, and no two processes' differ in number by more than one.
+    """
     sequences = Histories.of(prepared)
     users = places.select_columns(["user_id"]).with_format("arrow")[:]["user_id"]
     positions = column(places, "position").astype(np.int64)
-    size = max(1, min(1024, _SCORES_AT_ONCE // len(prepared.items)))
+    size = max(1, min(1024, SCORES_AT_ONCE // len(prepared.items)))
     starts = range(0, len(users), size)
     index, processes = share
     starts = starts[len(starts) * index // processes : len(starts) * (index + 1) // processes]
@@ -209,10 +225,10 @@ def _batches(
         ids = users[rows].to_pylist()
         histories = sequences.before(ids, positions[rows])
         scores = teacher.score(ids, positions[rows], histories)
-        yield _Batch(rows, users[rows], positions[rows], histories, scores)
+        yield ScoredBatch(rows, users[rows], positions[rows], histories, scores)
 
 
-def _lists(batch: _Batch, top_h: int, filter_seen: bool) -> pa.RecordBatch:
+def _lists(batch: ScoredBatch, top_h: int, filter_seen: bool) -> pa.RecordBatch:
     """Return the best items of a batch, with `FEATURES`."""
     # A copy: a teacher may hand out what it will use again. Against a number, NaN loses.
     scores = np.fmax(batch.scores, -np.inf)
@@ -241,7 +257,7 @@ def _write(path: Path, lists: Iterable[pa.RecordBatch]) -> None:
         for batch in lists:
             waiting.append(batch)
             size += batch.nbytes
-            if size >= _BYTES_AT_ONCE:
+            if size >= BYTES_AT_ONCE:
                 writer.write_table(pa.Table.from_batches(waiting, _SCHEMA))
                 waiting, size = [], 0
         if waiting:

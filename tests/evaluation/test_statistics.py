@@ -31,7 +31,7 @@ def test_the_seed_decides_the_interval() -> None:
 def test_small_chunks_change_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(40)
     whole = bootstrap_interval(values, samples=101)
-    monkeypatch.setattr(statistics, "_CHUNK", 40 * 7)
+    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", 40 * 7)
     # A product over fewer rows may round otherwise; the means are rounded to 12 digits.
     assert bootstrap_interval(values, samples=101) == pytest.approx(whole, rel=0, abs=2e-12)
 

@@ -120,7 +120,7 @@ def configure(tmp_path: Path) -> Callable[..., TeacherConfig]:
             "use_cpu": True,
             "disable_tqdm": True,
         }
-        return TeacherConfig(**{**small, **settings})
+        return TeacherConfig(**(small | settings))
 
     return make
 

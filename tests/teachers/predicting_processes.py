@@ -20,7 +20,7 @@ def main(folder: Path, data: Path) -> None:
     prepared = PreparedData.load(data)
     torch.manual_seed(0)
     model = SASRecModel(SASRecConfig(num_items=30, max_length=6, hidden_size=16))
-    predictions._SCORES_AT_ONCE = 30 * 7  # many batches, so that the processes have some to share
+    predictions.SCORES_AT_ONCE = 30 * 7  # many batches, so that the processes have some to share
     places = {"all": all_positions(prepared), "test": prepared.examples["test"].select(range(3))}
     write_predictions(NeuralTeacher(model, pd.Index([])), prepared, places, 5, folder / "lists")
     if state.is_main_process:

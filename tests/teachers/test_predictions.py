@@ -23,6 +23,7 @@ from delrec_hf.teachers.predictions import (
     all_positions,
     predict,
     read_predictions,
+    score_batches,
     score_candidates,
     top_items,
     write_predictions,
@@ -77,7 +78,7 @@ def by_user(found: Dataset) -> dict[tuple[str, int], list[int]]:
 def test_lists_equal_brute_force(
     teacher: Teacher, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch, filter_seen: bool
 ) -> None:
-    monkeypatch.setattr(predictions, "_SCORES_AT_ONCE", 30 * 7)  # batches of 7, the last one of 5
+    monkeypatch.setattr(predictions, "SCORES_AT_ONCE", 30 * 7)  # batches of 7, the last one of 5
     for part in ("train", "validation", "test"):
         found = predict(teacher, prepared, prepared.examples[part], 5, filter_seen=filter_seen)
         expected = [
@@ -244,8 +245,8 @@ def test_lists_are_written_while_later_ones_are_still_to_come(
             self.sizes.append(path.stat().st_size)
             return super().score(user_ids, positions, histories)
 
-    monkeypatch.setattr(predictions, "_SCORES_AT_ONCE", 30 * 7)
-    monkeypatch.setattr(predictions, "_BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(predictions, "SCORES_AT_ONCE", 30 * 7)
+    monkeypatch.setattr(predictions, "BYTES_AT_ONCE", 1)
     places = {"test": prepared.examples["test"]}
     write_predictions(Watched.fit(prepared), prepared, places, 5, tmp_path / "lists")
     assert len(Watched.sizes) == 6
@@ -257,7 +258,7 @@ def test_lists_are_written_while_later_ones_are_still_to_come(
 def test_small_batches_share_a_group_of_rows(
     prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "_SCORES_AT_ONCE", 30 * 7)
+    monkeypatch.setattr(predictions, "SCORES_AT_ONCE", 30 * 7)
     write_predictions(Coarse(), prepared, {"all": all_positions(prepared)}, 5, tmp_path / "lists")
     (path,) = (tmp_path / "lists").iterdir()
     assert pq.ParquetFile(path).num_row_groups == 1
@@ -280,7 +281,7 @@ def test_a_writing_that_fails_leaves_the_old_lists_whole(
                 raise KeyboardInterrupt
             return super().score(user_ids, positions, histories)
 
-    monkeypatch.setattr(predictions, "_SCORES_AT_ONCE", 30 * 7)
+    monkeypatch.setattr(predictions, "SCORES_AT_ONCE", 30 * 7)
     write_predictions(Coarse(), prepared, prepared.examples, 5, tmp_path / "lists")
     before = {path.name: path.read_bytes() for path in (tmp_path / "lists").iterdir()}
     with pytest.raises(KeyboardInterrupt):
@@ -294,11 +295,11 @@ def test_a_writing_that_fails_leaves_the_old_lists_whole(
 def test_the_processes_shares_are_the_batches_of_one(
     prepared: PreparedData, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    monkeypatch.setattr(predictions, "_SCORES_AT_ONCE", 30 * 7)
+    monkeypatch.setattr(predictions, "SCORES_AT_ONCE", 30 * 7)
 
     def batches(index: int, number: int) -> list[tuple[list[str], list[int]]]:
         examples, share = prepared.examples["test"], (index, number)
-        found = predictions._batches(Coarse(), prepared, examples, "predict", True, share)
+        found = score_batches(Coarse(), prepared, examples, "predict", True, share)
         return [(batch.users.to_pylist(), batch.positions.tolist()) for batch in found]
 
     shares = [batches(index, processes) for index in range(processes)]

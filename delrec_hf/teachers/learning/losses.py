@@ -10,7 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-_LOGITS_AT_ONCE = 2**23  # 32 MB in float32: what bounds the memory of the full softmax
+LOGITS_AT_ONCE = 2**23
+"""32 MB in float32: what bounds the memory of the full softmax."""
 
 
 def softmax_loss(
@@ -37,7 +38,7 @@ class _Softmax(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_items = torch.zeros_like(items)
         total = hidden.new_zeros(())
-        rows = max(1, _LOGITS_AT_ONCE // len(items))
+        rows = max(1, LOGITS_AT_ONCE // len(items))
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             logits = (states[part] @ table.T).float()

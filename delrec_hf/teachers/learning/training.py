@@ -143,7 +143,10 @@ def _train(prepared: PreparedData, config: TeacherConfig, print_: str) -> Traine
     if config.type == "caser":
         length, context = _CASER_WINDOW, config.max_length - 1
     windows = TrainingWindows(
-        *(prepared, length, context, config.horizon),
+        prepared,
+        length,
+        context,
+        config.horizon,
         shuffle_ties=config.shuffle_ties,
         seed=config.seed,
     )

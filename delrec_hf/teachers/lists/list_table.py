@@ -59,7 +59,10 @@ def read_entries(path: Path, prepared: PreparedData, sequences: Histories) -> En
     if seen.any():
         logger.warning(
             "%s: left out %d of %d rows (%.1f%%): the user has the item before the position",
-            *(path, seen.sum(), len(seen), 100 * seen.mean()),
+            path,
+            seen.sum(),
+            len(seen),
+            100 * seen.mean(),
         )
     order = order[~seen[order]]
     return Entries(targets[order], items[order], scores[order])

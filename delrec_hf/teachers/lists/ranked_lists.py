@@ -190,7 +190,10 @@ def _refuse_gaps(lists: RankedLists, prepared: PreparedData, part: str, path: Pa
     if part == "train" and len(missing) < len(found):
         logger.warning(
             "%s has no list for %d of %d training examples (%.1f%%); RPS goes without them",
-            *(path, len(missing), len(found), 100 * len(missing) / len(found)),
+            path,
+            len(missing),
+            len(found),
+            100 * len(missing) / len(found),
         )
         return
     users, positions = _users_and_positions(lists.sequences, targets[missing[:1]])

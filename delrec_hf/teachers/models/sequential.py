@@ -160,9 +160,9 @@ class SequentialModel(PreTrainedModel):
             return softmax_loss(hidden, items, targets, weights)
         if self.loss_name == "sampled_softmax":
             return sampled_softmax_loss(
-                *(hidden, items, targets, weights), counts=self.item_counts, num_negatives=negatives
+                hidden, items, targets, weights, counts=self.item_counts, num_negatives=negatives
             )
         calibration = self.config.calibration if self.loss_name == "gbce" else None
         return binary_loss(
-            *(hidden, items, targets, weights), num_negatives=negatives, calibration=calibration
+            hidden, items, targets, weights, num_negatives=negatives, calibration=calibration
         )

@@ -32,7 +32,7 @@ def plain_softmax(
 def test_the_softmax_in_blocks_is_the_plain_one_and_so_are_its_gradients(
     problem: Problem, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
     hidden, items, _targets, _weights = problem
     found, expected = softmax_loss(*problem), plain_softmax(*problem)
     torch.testing.assert_close(found, expected)

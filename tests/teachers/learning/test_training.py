@@ -11,14 +11,13 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.numpy import load_file
-from transformers import AutoModel, TrainerCallback
+from transformers import AutoModel
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories
-from delrec_hf.teachers.learning import training
-from delrec_hf.teachers.learning.training import train_teacher
+from delrec_hf.teachers.learning.training import TeacherTrainer, train_teacher
 from delrec_hf.teachers.learning.windows import LengthGroups, TrainingWindows, ValidationHistories
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
@@ -157,15 +156,15 @@ def test_a_cycle_is_learned_to_the_last_item(
     cycle: PreparedData, configure: Configure, tmp_path: Path, kind: str, loss: str
 ) -> None:
     config = configure(
-        **{
-            "type": kind,
-            "loss": loss,
-            "num_negatives": NEGATIVES[loss],
-            "dropout": 0.2,
-            "weight_decay": 0.0 if loss != "softmax" else None,  # drawing losses pull more weakly
-            "horizon": 1,
-        },
-        **{"num_train_epochs": 80, "learning_rate": 1e-2, "patience": 80},
+        type=kind,
+        loss=loss,
+        num_negatives=NEGATIVES[loss],
+        dropout=0.2,
+        weight_decay=0.0 if loss != "softmax" else None,  # drawing losses pull more weakly
+        horizon=1,
+        num_train_epochs=80,
+        learning_rate=1e-2,
+        patience=80,
     )
     train_teacher(cycle, config, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher", cycle)
@@ -197,7 +196,7 @@ def test_scores_that_are_all_the_same_are_no_success(
         def forward(self, input_ids, user_ids):  # type: ignore[no-untyped-def]
             return SequentialOutput(scores=torch.full((len(input_ids), 30), value))
 
-    trainer = training.TeacherTrainer(
+    trainer = TeacherTrainer(
         model=Flat(SASRecConfig(num_items=30)),
         args=configure(),
         eval_dataset=ValidationHistories(prepared, 6),
@@ -235,12 +234,6 @@ def test_two_trainings_with_one_seed_are_the_same(
     assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
-class _Kill(TrainerCallback):
-    def on_epoch_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        if state.epoch >= 2:
-            raise KeyboardInterrupt
-
-
 def test_a_killed_training_continues_to_the_same_weights(
     prepared: PreparedData, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,8 +241,15 @@ def test_a_killed_training_continues_to_the_same_weights(
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     train_teacher(prepared, configure(output_dir=str(tmp_path / "a"), **settings), straight)
     config = configure(output_dir=str(tmp_path / "b"), **settings)
+
+    def die(self: LengthGroups, epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        set_epoch(self, epoch)
+
+    set_epoch = LengthGroups.set_epoch
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_Report", _Kill)
+        patch.setattr(LengthGroups, "set_epoch", die)
         with pytest.raises(KeyboardInterrupt):
             train_teacher(prepared, config, resumed)
     assert not resumed.exists()
