@@ -125,9 +125,20 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
     assert (found == 0).float().mean().item() == pytest.approx(share, abs=0.004)
     assert found.mean().item() == pytest.approx(1.0, abs=0.004)
     torch.testing.assert_close(values.grad, found)
-    # Each of the eight values that one integer decides is dropped as often as the others.
-    by_byte = (found.flatten()[:332_992].view(-1, 8) == 0).float().mean(dim=0)
-    assert (by_byte - share).abs().max() < 0.01
+    # Each of the four values that one integer decides is dropped as often as the others.
+    by_place = (found.view(-1, 4) == 0).float().mean(dim=0)
+    assert (by_place - share).abs().max() < 0.01
+
+
+def test_the_share_that_is_dropped_is_the_one_asked_for() -> None:
+    torch.manual_seed(0)
+    share, calls, values = 0.1, 100, torch.ones(10**6)
+    found = [dropout(values, share, True) for _ in range(calls)]
+    number = calls * len(values)
+    kept = sum(int(one.count_nonzero()) for one in found) / number
+    deviation = (share * (1 - share) / number) ** 0.5  # .00003; a 256th is .0039
+    assert abs(1 - kept - share) < 5 * deviation
+    assert found[0].max().item() == pytest.approx(1 / (1 - share), rel=1e-6)
 
 
 def test_nothing_is_dropped_outside_training() -> None:
