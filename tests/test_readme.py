@@ -65,6 +65,23 @@ def test_snippets_run(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_lines_with_peft_alone_give_the_logits_of_the_model(folder: Path) -> None:
+    (lines,) = [snippet for snippet in blocks("python") if "import PeftModel" in snippet]
+    compare = """
+import torch
+from delrec_hf.modeling.stacked import DelRecModel
+
+ids = torch.tensor([[5, 30, 77, 200, 9, 41]])
+ours = DelRecModel.from_pretrained("runs/quickstart/model")
+with torch.inference_mode():
+    found, expected = model(input_ids=ids).logits, ours(input_ids=ids).logits
+torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+print("the same")
+"""
+    assert "the same" in run(f"python - <<'END'\n{lines}{compare}\nEND", folder)
+
+
+@pytest.mark.slow
 def test_commands_on_a_finished_model_run(folder: Path) -> None:
     used = [c for c in commands("delrec ") if "runs/quickstart/model" in c]
     assert {c.split()[1] for c in used} == {"recommend", "export", "push"}
