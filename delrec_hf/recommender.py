@@ -9,7 +9,6 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoTokenizer
 
 from delrec_hf.data.titles import turn_article
 from delrec_hf.errors import InputError
@@ -18,7 +17,7 @@ from delrec_hf.instructions.templates import lsr_prompt
 from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.logging import progress
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
-from delrec_hf.modeling.backbone import Dtype
+from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.catalogue import FloatArray, tournament
 from delrec_hf.ranking.scoring import CandidateScorer
@@ -105,7 +104,7 @@ class Recommender:
             device=device,
             trust_remote_code=trust_remote_code,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         return cls(
             stacked,
             ChatEncoder(tokenizer),

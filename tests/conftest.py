@@ -271,7 +271,7 @@ def distiller(
         backbone = load_tiny() if backbone is None else backbone
         agreement = ranking_rows(instruction_rows("rps", 6, seed=1), encoder, ITEMS)
         return PatternDistillationTrainer(
-            model=new_soft_prompt(backbone, config, backbone.name_or_path),
+            model=new_soft_prompt(backbone, config, encoder.tokenizer),
             args=config,
             train_rows={task: encoded_rows(task) for task in config.tasks},
             validation_rows={task: encoded_rows(task, 6, seed=1) for task in config.tasks},
@@ -285,13 +285,15 @@ def distiller(
 
 @pytest.fixture(scope="session")
 def save_prompt(
-    distil_config: Callable[..., DistilConfig], tmp_path_factory: pytest.TempPathFactory
+    distil_config: Callable[..., DistilConfig],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Path]:
     """A function that saves a soft prompt as stage 1 leaves it, and returns its folder."""
 
     def make(backbone: Any, **given: Any) -> Path:
         folder = tmp_path_factory.mktemp("prompt")
-        model = new_soft_prompt(backbone, distil_config(folder, **given), backbone.name_or_path)
+        model = new_soft_prompt(backbone, distil_config(folder, **given), tokenizer)
         torch.manual_seed(7)
         # Prompt tuning ends far away from the words it began with.
         model.soft_prompt.data += torch.randn_like(model.soft_prompt)

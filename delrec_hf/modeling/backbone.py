@@ -97,10 +97,9 @@ def load_backbone(
             **shared,
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(
-            f"backbone `{name}` cannot be loaded: {reason} (expected the folder or the Hub id of a "
-            "causal language model with safetensors weights)"
+            f"backbone `{name}` cannot be loaded: {_reason(error)} (expected the folder or the Hub "
+            "id of a causal language model with safetensors weights)"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -160,6 +159,18 @@ def load_recorded_backbone(
             "command line --load_in_4bit) out, or give the unquantised backbone with base_model"
         )
     return model
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of an artefact.
+
+    Raises:
+        InputError: If it cannot be loaded, or brings its own code and may not run it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"the tokenizer in {folder} cannot be loaded: {_reason(error)}") from error
 
 
 def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> dict[str, Any]:
@@ -260,12 +271,23 @@ def _describe_quantization(model: PreTrainedModel) -> dict[str, Any] | None:
     }
 
 
+def _reason(error: Exception) -> str:
+    """Return what a library complains of, in one line."""
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return (
+            "it brings code of its own; where you trust it, set trust_remote_code (on the command "
+            "line --trust_remote_code, in a recipe backbone.trust_remote_code)"
+        )
+    return text.splitlines()[0] if text else repr(error)
+
+
 def _usable(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"device `{device}` cannot be used here: {reason}; give cpu, cuda, cuda:1, mps, ..."
+            f"device `{device}` cannot be used here: {_reason(error)}; give cpu, cuda, cuda:1, "
+            "mps, ..."
         ) from error
     return device

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import replace_folder
@@ -16,6 +16,7 @@ from delrec_hf.modeling.backbone import (
     cast_weights,
     dequantized,
     load_recorded_backbone,
+    load_tokenizer,
 )
 from delrec_hf.modeling.stacked import PROMPT_FOLDER, DelRecModel
 
@@ -84,15 +85,15 @@ def export(
         cast_weights(backbone, torch_dtype)
     merged: PreTrainedModel = load_lora(backbone, folder).merge_and_unload().cpu()
     soft_prompt = DelRecModel.with_prompt(merged, folder / PROMPT_FOLDER).soft_prompt.detach()
-    trusted = {"trust_remote_code": trust_remote_code}
-    encoder = ChatEncoder(AutoTokenizer.from_pretrained(folder, **trusted))
+    encoder = ChatEncoder(load_tokenizer(folder, trust_remote_code=trust_remote_code))
     unlikely = _least_likely_tokens(merged, soft_prompt, encoder)
     tokenizer, rows = _with_virtual_tokens(encoder, len(soft_prompt))
     _add_rows(merged, soft_prompt, rows, unlikely)
     with replace_folder(place) as aside:
         merged.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-        if not _reads_as_trained(AutoTokenizer.from_pretrained(aside, **trusted), encoder, rows):
+        written = load_tokenizer(aside, trust_remote_code=trust_remote_code)
+        if not _reads_as_trained(written, encoder, rows):
             raise InputError(
                 f"the tokenizer of {model} cannot be exported: with the virtual tokens it would "
                 "cut prompts otherwise than in training; load the model with delrec_hf or PEFT"

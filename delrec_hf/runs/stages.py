@@ -80,7 +80,7 @@ def distil(run: Run) -> None:
         part: {task: write.encoded(found) for task, found in tasks.items()}
         for part, tasks in rows.items()
     }
-    model = new_soft_prompt(backbone, config, run.backbone_config().model_name_or_path)
+    model = new_soft_prompt(backbone, config, tokenizer)
     trainer = PatternDistillationTrainer(
         model=model,
         args=config,
@@ -243,11 +243,8 @@ def _agreement(
     backbone, tokenizer = run.backbone()
     state = PartialState()
     backbone.to(state.device)
-    untrained = new_soft_prompt(
-        backbone,
-        run.trainer_settings("distil", "distil"),
-        run.backbone_config().model_name_or_path,
-    )
+    settings = run.trainer_settings("distil", "distil")
+    untrained = new_soft_prompt(backbone, settings, tokenizer)
     prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
     rows = outputs.ranking_rows("rps", examples, tokenizer)
     scorers = {

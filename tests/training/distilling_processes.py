@@ -48,7 +48,7 @@ def main(folder: Path, batch_size: int, settings: str) -> None:
         disable_tqdm=True,
         **json.loads(settings),
     )
-    model = new_soft_prompt(backbone, config, place)
+    model = new_soft_prompt(backbone, config, tokenizer)
     encoded = {task: rows(number) for number, task in enumerate(config.tasks)}
     trainer = PatternDistillationTrainer(model, config, encoded, encoded, None, tokenizer)
     trainer.train()
