@@ -9,8 +9,9 @@ import torch
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking import scoring
+from delrec_hf.ranking import budget
 from delrec_hf.ranking.scoring import CandidateScorer, make_batches
+from delrec_hf.ranking.separate import row_by_row
 
 SHAPES = ["qwen2", "llama", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt2"]
 PROMPTS = [[7, 300, 12, 45, 9, 88, 120, 31, 6], [15, 16], [200], list(range(20, 60))]
@@ -52,38 +53,50 @@ def test_tree_score_equals_naive_score(
     for prompt, offered, scores in zip(PROMPTS, CANDIDATES, found, strict=True):
         expected = [_naive(model, prompt, one, soft=soft, kind=kind) for one in offered]
         np.testing.assert_allclose(scores, expected, atol=2e-5, rtol=1e-5)
-        separately = scorer.score_separately(prompt, offered)
-        np.testing.assert_allclose(separately, expected, atol=2e-5, rtol=1e-5)
+        if kind == "sum":
+            with torch.inference_mode():
+                rows = row_by_row(scorer.backbone, scorer.soft_prompt, prompt, offered)
+            np.testing.assert_allclose(rows, expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_both_kinds_of_attention_take_the_tree(
-    stacked: Callable[..., DelRecModel], implementation: str
+@pytest.mark.parametrize("implementation", ["sdpa", "eager", "flex_attention"])
+def test_every_kind_of_attention_takes_the_tree(
+    stacked: Callable[..., DelRecModel], reading: Callable[..., Any], implementation: str
 ) -> None:
-    model = stacked("qwen2", attn_implementation=implementation)
-    scorer = _scorer(model)
-    assert scorer._can_share_the_prompt(100)
-    found = scorer.score(PROMPTS, CANDIDATES)
+    model = stacked("qwen2", attn_implementation="sdpa")
     expected = [_naive(model, PROMPTS[0], one, soft=True, kind="sum") for one in CANDIDATES[0]]
+    model.backbone.set_attn_implementation(implementation)
+    read = reading(model.backbone)
+    found = _scorer(model).score(PROMPTS, CANDIDATES)
+    assert read.forwards == 1
     np.testing.assert_allclose(found[0], expected, atol=2e-5, rtol=1e-5)
+    assert model.backbone.config._attn_implementation == implementation
 
 
 @pytest.mark.parametrize(
-    ("shape", "longest", "shares"),
-    [
-        ("qwen2", 400, True),
-        ("gpt2", 400, True),
-        ("mistral", 16, True),
-        ("mistral", 17, False),
-        ("gemma2", 16, True),
-        ("gemma2", 17, False),
-        ("gemma3", 400, True),
-    ],
+    "shape", ["mistral, window", "gemma2, window", "gemma3, window", "qwen2, window"]
 )
-def test_a_tree_longer_than_a_sliding_window_is_scored_row_by_row(
-    stacked: Callable[..., DelRecModel], shape: str, longest: int, shares: bool
+@pytest.mark.parametrize("length", [1, 10, 17, 60])
+def test_histories_beyond_a_sliding_window_share_one_forward(
+    tiny: Callable[..., Any],
+    reading: Callable[..., Any],
+    naive: Callable[..., list[float]],
+    shape: str,
+    length: int,
 ) -> None:
-    assert _scorer(stacked(shape))._can_share_the_prompt(longest) == shares
+    backbone = tiny(shape)
+    soft_prompt = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    prompts = [list(range(20, 20 + length)), [7, 300, 12]]
+    candidates = [CANDIDATES[0], [[9] * 18 + [2], [9, 8, 2]]]  # one longer than the window itself
+    expected = [
+        naive(backbone, prompt, offered, soft_prompt)
+        for prompt, offered in zip(prompts, candidates, strict=True)
+    ]
+    read = reading(backbone)
+    found = CandidateScorer(backbone, soft_prompt).score_batch(prompts, candidates)
+    assert read.forwards == 1
+    for scores, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(scores, right, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", ["qwen2", "gemma3", "gpt2"])
@@ -99,39 +112,37 @@ def test_scores_do_not_depend_on_the_company_in_a_batch(
         np.testing.assert_allclose(scores, turned, atol=1e-5, rtol=0)
 
 
-def test_many_candidates_are_scored_separately_in_chunks(
-    stacked: Callable[..., DelRecModel], monkeypatch: pytest.MonkeyPatch
+def test_batches_hold_every_row_once_within_the_budget(
+    stacked: Callable[..., DelRecModel],
+    reading: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scorer = _scorer(stacked())
-    generator = np.random.default_rng(0)
-    offered = [generator.integers(3, 350, 1 + k % 5).tolist() for k in range(30)]
-    whole = scorer.score_separately(PROMPTS[0], offered)
-    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 128)
-    np.testing.assert_allclose(scorer.score_separately(PROMPTS[0], offered), whole, atol=1e-5)
-
-
-def test_batches_hold_every_row_once_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 200)
+    monkeypatch.setattr(budget, "TOKENS", 200)
     generator = np.random.default_rng(0)
     prompts = [[1] * int(n) for n in generator.integers(1, 60, 50)]
-    prompts.append([1] * 500)  # one that breaks the budget by itself still has a place
+    prompts.append([1] * 450)  # one that breaks the budget by itself still has a place
     candidates = [[[2] * 3, [3] * 2]] * len(prompts)
-    batches = make_batches(prompts, candidates)
+    scorer = _scorer(stacked())
+    batches = make_batches(prompts, candidates, scorer.virtual_tokens)
     assert sorted(row for batch in batches for row in batch) == list(range(51))
+    assert batches == make_batches(prompts, candidates, scorer.virtual_tokens)
     for batch in batches:
-        longest = max(len(prompts[row]) + 5 for row in batch)
-        assert len(batch) == 1 or len(batch) * longest <= 200
-    assert batches == make_batches(prompts, candidates)
+        read = reading(scorer.backbone)
+        scorer.score_batch([prompts[row] for row in batch], [candidates[row] for row in batch])
+        assert len(batch) == 1 or read.tokens <= 200
+    # A budget kept for its own sake would be kept by single rows as well.
+    tokens = sum(scorer.virtual_tokens + len(prompt) - 1 + 5 for prompt in prompts[:50])
+    assert len(batches) <= 2 + tokens / (200 - 68)
 
 
 def test_two_processes_score_what_one_does_to_the_last_bit(
     stacked: Callable[..., DelRecModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 60)
+    monkeypatch.setattr(budget, "TOKENS", 60)
     scorer = _scorer(stacked())
     prompts, candidates = PROMPTS * 3, CANDIDATES * 3
     whole = scorer.score(prompts, candidates)
-    batches = make_batches(prompts, candidates)
+    batches = make_batches(prompts, candidates, scorer.virtual_tokens)
     assert 2 < len(batches) < len(prompts)
     for process in range(2):
         for rows in batches[process::2]:

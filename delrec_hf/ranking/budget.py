@@ -1,0 +1,9 @@
+"""How much one forward may hold."""
+
+TOKENS = 1 << 13  # tokens of one forward
+LOGITS = 1 << 26  # logits held at once: 256 MiB in float32
+
+
+def rows_at_once(tokens: int, logits: int) -> int:
+    """Return how many rows of so many tokens and logits each one forward takes, at least one."""
+    return max(1, min(TOKENS // tokens, LOGITS // logits))

@@ -1,0 +1,123 @@
+"""What a backbone's forward takes and gives: embeddings in, log-probabilities of tokens out."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from delrec_hf.ranking import budget
+
+
+def embed(
+    backbone: PreTrainedModel, soft_prompt: torch.Tensor | None, ids: torch.Tensor
+) -> torch.Tensor:
+    """Return the embeddings of tokens behind the soft prompt.
+
+    Args:
+        backbone: The language model.
+        soft_prompt: `(virtual tokens, hidden size)`, or None.
+        ids: `(rows, length)` int64.
+
+    Returns:
+        `(rows, virtual tokens + length, hidden size)`, in the backbone's dtype.
+    """
+    table = backbone.get_input_embeddings()
+    embeds: torch.Tensor = table(ids.to(table.weight.device))
+    if soft_prompt is None:
+        return embeds
+    return torch.cat([soft_prompt.to(embeds).expand(len(ids), -1, -1), embeds], dim=1)
+
+
+def log_probabilities(
+    backbone: PreTrainedModel, inputs: dict[str, Any], labels: torch.Tensor
+) -> torch.Tensor:
+    """Return the log-probabilities of given tokens, without holding the logits of all at once.
+
+    The decoder runs once. Then the backbone's own forward turns a slice of the labelled positions
+    after the other into logits, the decoder answering with what it gave before: so softcapping,
+    scales and biases around the output layer are the backbone's own, whatever they are. Where
+    gradients are wanted, a slice's logits are computed again on the way back.
+
+    Args:
+        backbone: A causal language model of transformers.
+        inputs: What its forward takes.
+        labels: `(rows, length)` int64, the token that each position predicts; -1 for none.
+
+    Returns:
+        `(labels,)` float32, row by row.
+    """
+    decoder = _Decoder(_decoder_of(backbone))
+    reader = _with_decoder(backbone, decoder)
+    vocabulary = reader(**inputs).logits.shape[-1]
+    scored = (labels >= 0).to(decoder.hidden.device)
+    hidden, wanted = decoder.hidden[scored], labels.to(scored.device)[scored]
+
+    def project(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        decoder.answer = states[None]
+        logits = reader(inputs_embeds=states[None], use_cache=False).logits[0].float()
+        tokens = tokens.to(logits.device)
+        return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
+
+    step = max(1, budget.LOGITS // vocabulary)
+    slices = zip(hidden.split(step), wanted.split(step), strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(project, *one, use_reentrant=False) for one in slices])
+    return torch.cat([project(*one) for one in slices])
+
+
+class _Decoder(nn.Module):
+    """Stands in a decoder's place: runs it once, then answers with slices of what it gave."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self._own = (own,)  # in a tuple, so that it is no submodule
+        self._output: Any = None
+        self.answer: torch.Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Some models' forward reads a scale off their decoder."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_own"][0], name)
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """The hidden states, `(rows, length, hidden size)`."""
+        states: torch.Tensor = self._output.last_hidden_state
+        return states
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._output is None:
+            self._output = self._own[0](*args, **kwargs)
+            self.answer = self.hidden[:1, -1:]  # one position: its logits tell the vocabulary
+        return dataclasses.replace(self._output, last_hidden_state=self.answer)
+
+
+def _decoder_of(backbone: PreTrainedModel) -> nn.Module:
+    """Return the module whose output the backbone's forward turns into logits."""
+    base: nn.Module = backbone.base_model
+    inner = base._modules.get("decoder")  # OPT's forward calls the decoder inside its base model
+    return base if inner is None else inner
+
+
+def _with_decoder(backbone: PreTrainedModel, decoder: _Decoder) -> PreTrainedModel:
+    """Return a backbone of the same weights with another decoder; the given one stays as it is."""
+    own = decoder._own[0]
+    path = next(name for name, module in backbone.named_modules() if module is own)
+    return _replaced(backbone, path, decoder)
+
+
+def _replaced(module: nn.Module, path: str, new: nn.Module) -> Any:
+    name, _, rest = path.partition(".")
+    twin = copy.copy(module)
+    # What accelerate's hooks and torch.compile hang on a module is bound to the module itself.
+    twin.__dict__.pop("forward", None)
+    twin._compiled_call_impl = None
+    child = _replaced(module._modules[name], rest, new) if rest else new  # type: ignore[arg-type]
+    twin._modules = {**module._modules, name: child}
+    return twin
