@@ -1,7 +1,7 @@
 """How much one forward may hold."""
 
 TOKENS = 1 << 13  # tokens of one forward
-LOGITS = 1 << 26  # logits held at once: 256 MiB in float32
+LOGITS = 1 << 24  # logits held at once: 64 MiB in float32
 
 
 def rows_at_once(tokens: int, logits: int) -> int:

@@ -78,13 +78,6 @@ class _Decoder(nn.Module):
         self._output: Any = None
         self.answer: torch.Tensor | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        """Some models' forward reads a scale off their decoder."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_own"][0], name)
-
     @property
     def hidden(self) -> torch.Tensor:
         """The hidden states, `(rows, length, hidden size)`."""
