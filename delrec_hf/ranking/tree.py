@@ -7,7 +7,6 @@ the log-probabilities are those of separate forwards.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -149,5 +148,5 @@ def _windows(config: PreTrainedConfig) -> dict[str, int | None]:
 
 
 def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    tensors: list[Any] = [torch.tensor(row) for row in rows]
+    tensors = [torch.tensor(row) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=value)
