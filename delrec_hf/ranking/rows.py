@@ -55,7 +55,7 @@ def score_rows(scorer: CandidateScorer, rows: Dataset, accelerator: Any) -> list
     """
     prompts: Sequence[list[int]] = rows["prompt_ids"][:]
     candidates: Sequence[list[list[int]]] = rows["candidate_ids"][:]
-    batches = make_batches(prompts, candidates)
+    batches = make_batches(prompts, candidates, scorer.virtual_tokens)
     own = batches[accelerator.process_index :: accelerator.num_processes]
     found = [
         (row, scores)
