@@ -58,7 +58,7 @@ RESULTS: dict[str, Any] = {
     },
     "systems": {
         name: _system(hr)
-        for name, hr in {"delrec": 0.3127, "random": 0.0518, "teacher/sasrec": 0.2873}.items()
+        for name, hr in {"random": 0.0518, "teacher/sasrec": 0.2873, "delrec": 0.3127}.items()
     },
     "comparisons": [
         {"a": "delrec", "b": "teacher/sasrec", "metric": "hr@1", "difference": 0.0254}
