@@ -13,7 +13,8 @@ from delrec_hf.files import cached_content_hash, read_json, write_json
 from delrec_hf.instructions.templates import TEMPLATE_VERSION, Domain
 from delrec_hf.logging import get_logger
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ = (1, 2)  # 1 recorded no quantisation of the backbone
 CONFIG_FILE = "delrec_config.json"
 CATALOGUE_FILE = "catalogue.parquet"
 
@@ -70,10 +71,11 @@ class ArtefactConfig:
         try:
             content = read_json(path)
             version = content["format_version"]
-            if version != FORMAT_VERSION:
+            if version not in _READ:
                 raise InputError(
-                    f"{path} has format version {version}; this delrec_hf reads {FORMAT_VERSION}, "
-                    "install the version that the model's card names"
+                    f"{path} has format version {version}; this delrec_hf reads "
+                    f"{' and '.join(map(str, _READ))}, install the version that the model's card "
+                    "names"
                 )
             content["domain"] = Domain(**content["domain"])
             config = cls(**content)
@@ -81,6 +83,12 @@ class ArtefactConfig:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
+        if config.format_version < FORMAT_VERSION:
+            logger.warning(
+                "%s was written by an earlier version, which recorded no quantisation; if it was "
+                "trained on a quantised backbone, say so with load_in_4bit (--load_in_4bit)",
+                folder,
+            )
         if config.template_version != TEMPLATE_VERSION:
             logger.warning(
                 "%s was trained on prompts of template version %s; this delrec_hf writes version "

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 CONFIG: dict[str, Any] = {
-    "format_version": 1,
+    "format_version": 2,
     "base_model": {
         "name": "Qwen/Qwen3-0.6B",
         "revision": "c1899de289a0",

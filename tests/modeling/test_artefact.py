@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.templates import DOMAINS
@@ -64,10 +65,27 @@ def test_a_config_with_a_key_too_many_or_a_broken_domain_is_refused(make_artefac
 
 def test_a_newer_format_says_what_to_do(make_artefact: Make) -> None:
     folder = make_artefact()
-    _change(folder, format_version=2, something_new=True)
+    _change(folder, format_version=3, something_new=True)
     message = _refusal(lambda: DelRecModel.from_pretrained(folder))
-    assert "format version 2" in message
+    assert "format version 3" in message
     assert "install the version" in message
+
+
+def test_a_folder_of_the_earlier_format_loads_and_says_what_it_lacks(
+    make_artefact: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_artefact()
+    now = DelRecModel.from_pretrained(folder)
+    base = json.loads((folder / "delrec_config.json").read_text())["base_model"]
+    del base["quantization"]
+    _change(folder, format_version=1, base_model=base)
+    with caplog.at_level(logging.WARNING, logger="delrec_hf"):
+        then = DelRecModel.from_pretrained(folder)
+    assert "written by an earlier version, which recorded no quantisation" in caplog.text
+    for (name, one), (_, other) in zip(
+        now.named_parameters(), then.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
 
 
 def test_another_template_version_is_a_warning(
