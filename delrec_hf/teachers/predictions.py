@@ -67,11 +67,10 @@ def write_predictions(
 
     All processes call this together. Each one predicts its share of the rows and writes it to
     `PART-00000-of-00002.parquet`, as `datasets` names shards. In order, the shards hold what one
-    process alone writes: the batches are the same, whoever scores them. On one kind of CPU and with
-    equally many threads per process, as a launch sets them, that is so bit for bit. Another number
-    of threads may round a matrix product otherwise: scores then differ by less than a millionth of
-    the highest, and only items as close as that change places. Memory holds one batch of scores and
-    a few megabytes of lists.
+    process alone writes: the batches are the same, whoever scores them. That is so bit for bit
+    where each process has as many threads as the one. Another number of threads may round a matrix
+    product otherwise: scores then differ by less than a millionth of the highest, and only items as
+    close as that change places. Memory holds one batch of scores and a few megabytes of lists.
 
     Args:
         teacher: Any teacher.
