@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
+from delrec_hf.launch import another_failed, launch, leave, tell
 from delrec_hf.logging import configure, quiet_libraries
 from delrec_hf.runs.order import STAGES, stage_of_command
 from delrec_hf.runs.recipe import SECTIONS
@@ -21,22 +22,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad input, after one line on stderr. A fault raises (exit code 1).
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        known, rest = _parser().parse_known_args(arguments)
+        known, rest = _parser().parse_known_args(words)
         configure(known.log_level)
         quiet_libraries()
         if rest and not known.takes_recipe_flags:
             raise InputError(
                 f"`{rest[0]}` is not an option of `delrec {known.command}`; see --help"
             )
+        if known.accelerate_config is not None:
+            return launch(known.accelerate_config, _to_launch(words))
         known.run(known, rest)
     except InputError as error:
-        print(f"delrec: error: {error}", file=sys.stderr)
+        tell(f"delrec: error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("delrec: stopped; run the same command again to continue", file=sys.stderr)
+        tell("delrec: stopped; run the same command again to continue")
         return 130
+    except Exception as fault:
+        if another_failed():
+            return 1
+        leave(f"{type(fault).__name__}: {fault}")
+        raise
     return 0
+
+
+def _to_launch(words: Sequence[str]) -> list[str]:
+    """Return the command line of the processes that `--accelerate_config` starts."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--accelerate_config")
+    return parser.parse_known_args(words)[1]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,6 +109,11 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
     for command in (whole, *single):
         command.add_argument("--config", metavar="RECIPE.yaml", required=True, help="the recipe")
     for command in (quickstart, whole, *single):
+        command.add_argument(
+            "--accelerate_config",
+            metavar="NAME",
+            help="run in several processes: a file of `accelerate config`, or `ddp`, `zero2`, ...",
+        )
         command.epilog = (
             f"Any recipe key is a flag: `--SECTION.KEY VALUE` (sections: {', '.join(SECTIONS)}); "
             "flags win over the file. A stage's own keys need no section."
@@ -110,7 +131,7 @@ def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
         choices=("debug", "info", "warning", "error"),
         help="what to log",
     )
-    command.set_defaults(run=run, takes_recipe_flags=False)
+    command.set_defaults(run=run, takes_recipe_flags=False, accelerate_config=None)
     return command
 
 

@@ -1,10 +1,9 @@
-"""Several processes do what one does: `accelerate launch` on two CPU processes."""
+"""Several processes do what one does, and speak with one voice: two processes on a CPU."""
 
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -75,33 +74,72 @@ def alone(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(folder: Path, word: str, given: dict[str, Any]) -> str:
-    """Run a command on two processes as the README says; return the log."""
-    recipe = folder.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump({"output_dir": str(folder), **given}), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
-    command += ["--main_process_port", port, "-m", "delrec_hf", word, "--config", str(recipe)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def run(words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; return its exit code, output and log."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
     process = subprocess.Popen(
-        command,
+        words,
         env=environment,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     try:
-        log = process.communicate(timeout=300)[1]
+        out, log = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # the launcher's processes wait for each other
         raise AssertionError(f"never ended: {process.communicate()[1][-3000:]}") from None
-    assert process.returncode == 0, log[-3000:]
+    return subprocess.CompletedProcess(words, process.returncode, out, log)
+
+
+def write_recipe(folder: Path, given: dict[str, Any]) -> str:
+    recipe = folder.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump({"output_dir": str(folder), **given}), encoding="utf-8")
+    return str(recipe)
+
+
+def launch(folder: Path, word: str, given: dict[str, Any]) -> str:
+    """Run a command on two processes under `accelerate launch`; return the log."""
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
+    done = run([*words, "-m", "delrec_hf", word, "--config", write_recipe(folder, given)])
+    assert done.returncode == 0, done.stderr[-3000:]
     # accelerate may start one process without a word.
-    assert "2 processes share the work" in log
-    return log
+    assert "2 processes share the work" in done.stderr
+    return done.stderr
+
+
+def delrec(*words: str, config: str = "cpu", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the short form."""
+    return run(
+        [sys.executable, "-m", "delrec_hf", *words, "--accelerate_config", config], **variables
+    )
+
+
+def mistake(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line that a command ended with, having checked that there is no other."""
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("delrec: error: ")
+    return lines[0]
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> str:
+    """An accelerate config of a single process."""
+    path = tmp_path / "one.yaml"
+    content = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "NO",
+        "num_machines": 1,
+        "num_processes": 1,
+        "mixed_precision": "no",
+        "use_cpu": True,
+    }
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
 
 
 def losses(folder: Path, name: str) -> list[float]:
@@ -146,3 +184,97 @@ def test_two_processes_evaluate_as_one_to_the_last_digit(
     # Exact: all processes have one thread, read the same files and score the batches of one.
     assert results[0] == results[1]
     assert set(results[0]["systems"]) == {*SYSTEMS} - {"teacher"} | {"teacher/sasrec"}
+
+
+def test_the_short_form_runs_a_stage_on_two_processes(films: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "run", sections(films, batch=4))
+    done = delrec("prepare", "--config", recipe, "--data.seed", "3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes share the work" in done.stderr
+    assert done.stderr.count("prepare: wrote") == 1
+    assert json.loads((tmp_path / "run" / "data" / "info.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_mistake_in_the_recipe_is_one_line_whatever_the_processes(
+    films: Path, tmp_path: Path, one_process: str, processes: int
+) -> None:
+    given = sections(films, batch=4)
+    given["distil"]["learning_rat"] = 1
+    recipe = write_recipe(tmp_path / "run", given)
+    config = one_process if processes == 1 else "cpu"
+    told = mistake(delrec("run", "--config", recipe, config=config))
+    assert "did you mean `learning_rate`?" in told
+
+
+def test_a_mistake_that_the_first_process_meets_alone_is_one_line(
+    films: Path, tmp_path: Path
+) -> None:
+    given = sections(films, batch=4)
+    given["data"]["user_column"] = "customer"  # only the first process reads the data
+    recipe = write_recipe(tmp_path / "run", given)
+    assert "customer" in mistake(delrec("prepare", "--config", recipe))
+
+
+def test_a_mistake_that_another_process_meets_alone_is_one_line(
+    films: Path, tmp_path: Path
+) -> None:
+    write_recipe(tmp_path / "run", sections(films, batch=4))
+    # As on a machine that does not share the first one's disk.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    os.chdir('/')\n"
+        f"elif os.environ.get('RANK') == '0':\n"
+        f"    os.chdir({str(tmp_path)!r})\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = delrec("prepare", "--config", "run.yaml", PYTHONPATH=paths)
+    assert "recipe run.yaml does not exist" in mistake(done)
+
+
+def test_a_launch_that_shards_the_prompt_is_refused_in_one_line(
+    films: Path, alone: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(alone, tmp_path / "run")
+    recipe = write_recipe(tmp_path / "run", sections(films, batch=4))
+    # On a CPU accelerate would leave FSDP out without a word; what it tells its processes is real.
+    told = mistake(delrec("distill", "--config", recipe, "--max_steps", "2", config="fsdp2"))
+    assert "FSDP shards the soft prompt" in told
+
+
+def test_an_unknown_accelerate_config_is_one_line(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "run", {})
+    told = mistake(delrec("run", "--config", recipe, config="dpp"))
+    assert "none of cpu, ddp, fsdp2" in told
+    assert told.endswith("did you mean `ddp`?")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_fault_keeps_its_exit_code_and_its_traceback(
+    films: Path, alone: Path, tmp_path: Path, one_process: str, processes: int
+) -> None:
+    shutil.copytree(alone, tmp_path / "run")
+    for part in (tmp_path / "run" / "data").rglob("*.arrow"):
+        part.write_bytes(b"")
+    recipe = write_recipe(tmp_path / "run", sections(films, batch=4))
+    config = one_process if processes == 1 else "cpu"
+    done = delrec("teach", "--config", recipe, "--type", "popularity", config=config)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ArrowInvalid" in done.stderr
+
+
+def test_accelerate_launch_adds_its_own_lines_to_the_one_of_a_mistake(
+    films: Path, tmp_path: Path
+) -> None:
+    given = sections(films, batch=4)
+    given["data"]["user_column"] = "customer"
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
+    words += ["-m", "delrec_hf", "prepare", "--config", write_recipe(tmp_path / "run", given)]
+    done = run(words)
+    assert done.returncode == 1  # the launcher's
+    assert sum(line.startswith("delrec: error: ") for line in done.stderr.splitlines()) == 1
+    assert done.stderr.count("Traceback") == 1  # the launcher's own, and of no process
+    root_cause = done.stderr[done.stderr.index("Root Cause") :]
+    assert "has no column `customer`" in root_cause
