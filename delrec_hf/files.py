@@ -31,8 +31,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as indented JSON beside `path`, then rename it into place."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+    """Write `content` as indented JSON beside `path`, then rename it into place.
+
+    Raises:
+        ValueError: If a number in it is not finite: JSON has none such. What was there stays.
+    """
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is not written, a number in it is not finite: {error}") from error
+    write_text(path, text + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -19,7 +19,17 @@ FLOORS = (
     {"modeling", "teachers"},
     {"instructions"},
     {"data"},
-    {"checkpoints", "callbacks", "resources", "files", "labels", "logging", "errors", "__init__"},
+    {
+        "checkpoints",
+        "callbacks",
+        "finite",
+        "resources",
+        "files",
+        "labels",
+        "logging",
+        "errors",
+        "__init__",
+    },
 )
 """From the top down. Rooms of one floor do not know each other; ground-floor modules may."""
 

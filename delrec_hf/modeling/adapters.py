@@ -47,9 +47,9 @@ def read_lora(backbone: PreTrainedModel, folder: Path) -> None:
     """Read a saved LoRA adapter into the one that a backbone holds, in place.
 
     Raises:
-        InputError: If the two are not of the same layers and ranks.
+        InputError: If the two are not of the same layers and ranks, or a number is not finite.
     """
-    saved = load_file(folder / ADAPTER_WEIGHTS)
+    saved = adapter_weights(folder)
     given = {name.removeprefix("base_model.model."): value for name, value in saved.items()}
     own = {
         name.replace(".default.", "."): parameter
@@ -62,6 +62,22 @@ def read_lora(backbone: PreTrainedModel, folder: Path) -> None:
         raise _does_not_fit(folder)
     for name, parameter in own.items():
         parameter.copy_(given[name])
+
+
+def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a saved adapter.
+
+    Raises:
+        InputError: If one of them is not finite.
+    """
+    weights: dict[str, torch.Tensor] = load_file(folder / ADAPTER_WEIGHTS)
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise InputError(
+                f"{folder / ADAPTER_WEIGHTS} holds numbers that are not finite (`{name}`): its "
+                "training went wrong; train it again with a lower learning_rate"
+            )
+    return weights
 
 
 def _does_not_fit(folder: Path) -> InputError:

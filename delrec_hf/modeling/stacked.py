@@ -11,12 +11,18 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from peft import PeftConfig, PeftModel, PeftModelForCausalLM, PeftType, PromptTuningConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
 from delrec_hf.labels import IGNORED
-from delrec_hf.modeling.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_lora, read_lora
+from delrec_hf.modeling.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    adapter_weights,
+    load_lora,
+    read_lora,
+)
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
 from delrec_hf.modeling.backbone import Dtype, load_recorded_backbone
 
@@ -293,7 +299,7 @@ class DelRecModel(PeftModelForCausalLM):
         config.save_pretrained(str(folder))
 
     def _load_prompt(self, folder: Path) -> None:
-        saved = load_file(folder / ADAPTER_WEIGHTS)["prompt_embeddings"]
+        saved = adapter_weights(folder)["prompt_embeddings"]
         if saved.shape != self.soft_prompt.shape:
             raise InputError(
                 f"the soft prompt in {folder} is {tuple(saved.shape)} and this model's "

@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.scoring import CandidateScorer, make_batches
+from delrec_hf.ranking.scoring import CandidateScorer, check_finite, make_batches
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -52,6 +52,9 @@ def score_rows(scorer: CandidateScorer, rows: Dataset, accelerator: Any) -> list
 
     Returns:
         `(candidates,)` scores per row, on every process.
+
+    Raises:
+        InputError: If a score is not finite: nothing can be ranked by it.
     """
     prompts: Sequence[list[int]] = rows["prompt_ids"][:]
     candidates: Sequence[list[list[int]]] = rows["candidate_ids"][:]
@@ -67,7 +70,9 @@ def score_rows(scorer: CandidateScorer, rows: Dataset, accelerator: Any) -> list
         )
     ]
     everything = dict(gather_object(found))
-    return [everything[row] for row in range(len(prompts))]
+    scores = [everything[row] for row in range(len(prompts))]
+    check_finite(scores)  # once gathered: all processes end, or none does
+    return scores
 
 
 def scorer_of(model: PeftModel, scoring: Literal["sum", "mean"] = "sum") -> CandidateScorer:
@@ -79,7 +84,11 @@ def scorer_of(model: PeftModel, scoring: Literal["sum", "mean"] = "sum") -> Cand
 def first_choices(
     model: PeftModel, rows: Dataset, accelerator: Any, scoring: Literal["sum", "mean"]
 ) -> IntArray:
-    """Return the place of each row's highest-scored candidate, `(rows,)`; dropout stays off."""
+    """Return the place of each row's highest-scored candidate, `(rows,)`; dropout stays off.
+
+    Raises:
+        InputError: If a score is not finite.
+    """
     was_training = model.training
     model.eval()
     scores = score_rows(scorer_of(model, scoring), rows, accelerator)

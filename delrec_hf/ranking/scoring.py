@@ -58,12 +58,16 @@ class CandidateScorer:
 
         Returns:
             For each prompt `(candidates,)` scores; higher is likelier.
+
+        Raises:
+            InputError: If a candidate has no tokens, or a score is not finite.
         """
         scores: list[FloatArray] = [np.empty(0)] * len(prompts)
         for rows in make_batches(prompts, candidates, self.virtual_tokens):
             batch = self.score_batch([prompts[r] for r in rows], [candidates[r] for r in rows])
             for row, found in zip(rows, batch, strict=True):
                 scores[row] = found
+        check_finite(scores)
         return scores
 
     @torch.inference_mode()
@@ -117,6 +121,20 @@ class CandidateScorer:
         if total is None:
             total = row_by_row(self.backbone, self.soft_prompt, prompt, candidates)
         return total
+
+
+def check_finite(scores: Sequence[FloatArray]) -> None:
+    """Refuse scores that nothing can be ranked by.
+
+    Raises:
+        InputError: If one of them is not finite.
+    """
+    if not all(np.isfinite(row).all() for row in scores):
+        raise InputError(
+            "the model scores candidates with numbers that are not finite; load the backbone in "
+            "bfloat16 or float32 instead of float16 (`torch_dtype`), and if that is so already, "
+            "train again with a lower learning_rate"
+        )
 
 
 def make_batches(

@@ -32,6 +32,9 @@ class StageConfig(SFTConfig):
         default=1000, metadata={"help": "validate on so many users, drawn by seed"}
     )
     max_length: int | None = field(default=None, metadata={"help": "longer rows are refused"})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "of no use: a loss that is not finite ends the training"}
+    )
 
 
 def check_trainer_config(config: SFTConfig, section: str) -> None:

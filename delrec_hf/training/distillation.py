@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
+from delrec_hf.finite import FiniteTrainer
 from delrec_hf.labels import IGNORED
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.rows import first_choices
@@ -184,7 +185,7 @@ class TaskCollator:
         }
 
 
-class PatternDistillationTrainer(SFTTrainer):
+class PatternDistillationTrainer(FiniteTrainer, SFTTrainer):
     """Trains the soft prompt on Temporal Analysis and Recommendation Pattern Simulating.
 
     Each task runs its own forward and backward: the batch is split, so this costs what one mixed
@@ -203,6 +204,7 @@ class PatternDistillationTrainer(SFTTrainer):
     """
 
     args: DistilConfig
+    section = "distil"
 
     def __init__(
         self,
@@ -294,6 +296,7 @@ class PatternDistillationTrainer(SFTTrainer):
             reported = self.accelerator.reduce(whole, reduction="mean").item()
             self._metrics["train"][f"{task}_loss"].append(reported)
             self._metrics["train"][f"{task}_weight"].append(weights[task])
+        self._losses.append(total.detach())
         return total.detach()
 
     def _fixed_weights(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTTrainer
 
 from delrec_hf.errors import InputError
+from delrec_hf.finite import FiniteTrainer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.rows import first_choices
 from delrec_hf.training.common import (
@@ -84,7 +85,7 @@ def with_lora(
     return model
 
 
-class RecommendationTrainer(SFTTrainer):
+class RecommendationTrainer(FiniteTrainer, SFTTrainer):
     """Trains LoRA on LLM-based Sequential Recommendation; validates by ranking.
 
     Args:
@@ -99,6 +100,7 @@ class RecommendationTrainer(SFTTrainer):
     """
 
     args: FinetuneConfig
+    section = "finetune"
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """The balance of the two tasks of stage 1: by their gradients, or fixed."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -17,17 +18,18 @@ def dynamic_weights(
         exponent: $\alpha$; 0 weighs all tasks alike.
 
     Returns:
-        A weight per task; they sum to 1.
+        A weight per task; they sum to 1. All weigh alike where a gradient is not finite, which is
+        for the trainer to judge.
 
     >>> steep, flat = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> dynamic_weights({"ta": steep, "rps": flat})
     {'ta': 0.3333333333333333, 'rps': 0.6666666666666666}
     """
+    norms = {task: gradient.double().norm().item() for task, gradient in gradients.items()}
+    if not all(map(math.isfinite, norms.values())):
+        return dict.fromkeys(norms, 1 / len(norms))
     smallest = torch.finfo(torch.float32).tiny
-    raw = {
-        task: max(gradient.double().norm().item(), smallest) ** -exponent
-        for task, gradient in gradients.items()
-    }
+    raw = {task: max(norm, smallest) ** -exponent for task, norm in norms.items()}
     total = sum(raw.values())
     return {task: weight / total for task, weight in raw.items()}
 

@@ -32,6 +32,12 @@ def test_a_task_without_gradient_breaks_nothing() -> None:
     assert sum(weights.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_stay_finite_where_a_gradient_is_not(value: float) -> None:
+    weights = dynamic_weights({"ta": torch.full((4,), value), "rps": torch.ones(4)})
+    assert weights == {"ta": 0.5, "rps": 0.5}
+
+
 def test_one_task_has_all_the_weight() -> None:
     assert dynamic_weights({"ta": torch.ones(3)}) == {"ta": 1.0}
     assert fixed_weights({"ta": 0.2}) == {"ta": 1.0}

@@ -20,6 +20,7 @@ from delrec_hf.checkpoints import deciding_settings, last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.files import content_hash, fingerprint, read_json, replace_folder, write_json
+from delrec_hf.finite import FiniteTrainer
 from delrec_hf.logging import get_logger
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories, flatten
@@ -96,8 +97,10 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
     state.wait_for_everyone()
 
 
-class TeacherTrainer(Trainer):
+class TeacherTrainer(FiniteTrainer):
     """A `Trainer` that validates by the rank of the next item in the whole catalogue."""
+
+    section = "teacher"
 
     def _get_train_sampler(
         self, train_dataset: torch.utils.data.Dataset[Batch] | None = None
