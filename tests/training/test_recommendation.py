@@ -12,7 +12,7 @@ from peft import PeftModel
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.training.common import ranking_rows
+from delrec_hf.ranking.rows import ranking_rows
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 from tests.conftest import ITEMS
 
