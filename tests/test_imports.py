@@ -25,6 +25,7 @@ FLOORS = (
         "finite",
         "resources",
         "files",
+        "hashes",
         "labels",
         "logging",
         "errors",

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from delrec_hf.errors import InputError, suggest
-from delrec_hf.files import fingerprint
+from delrec_hf.hashes import fingerprint
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}

@@ -9,7 +9,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from delrec_hf.errors import InputError
-from delrec_hf.files import cached_content_hash, read_json, write_json
+from delrec_hf.files import read_json, write_json
+from delrec_hf.hashes import cached_content_hash
 from delrec_hf.instructions.templates import TEMPLATE_VERSION, Domain
 from delrec_hf.logging import get_logger
 

@@ -14,7 +14,7 @@ from delrec_hf.checkpoints import deciding_settings
 from delrec_hf.data.interactions import DataConfig
 from delrec_hf.data.sources import local_files
 from delrec_hf.errors import InputError
-from delrec_hf.files import cached_content_hash, fingerprint
+from delrec_hf.hashes import cached_content_hash, fingerprint
 from delrec_hf.instructions.templates import DOMAINS, TEMPLATE_VERSION, load_domain
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import FORMAT_VERSION

@@ -12,7 +12,8 @@ from transformers.utils import logging as transformers_logging
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.files import fingerprint, read_json
+from delrec_hf.files import read_json
+from delrec_hf.hashes import fingerprint
 from delrec_hf.logging import get_logger
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
 from delrec_hf.teachers.config import TeacherConfig

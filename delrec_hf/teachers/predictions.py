@@ -16,7 +16,8 @@ from datasets import Dataset, Features, List, Value
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.files import content_hash, replace_folder
+from delrec_hf.files import replace_folder
+from delrec_hf.hashes import content_hash
 from delrec_hf.logging import progress
 from delrec_hf.teachers.histories import Histories, IntArray, column, flatten
 from delrec_hf.teachers.teacher import FloatArray, Teacher

@@ -19,8 +19,9 @@ from delrec_hf.callbacks import show_bar_alone
 from delrec_hf.checkpoints import deciding_settings, last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.files import content_hash, fingerprint, read_json, replace_folder, write_json
+from delrec_hf.files import read_json, replace_folder, write_json
 from delrec_hf.finite import FiniteTrainer
+from delrec_hf.hashes import content_hash, fingerprint
 from delrec_hf.logging import get_logger
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories, flatten
