@@ -243,6 +243,19 @@ def test_a_launch_that_shards_the_prompt_is_refused_in_one_line(
     assert "FSDP shards the soft prompt" in told
 
 
+def test_a_loss_that_is_not_finite_ends_every_process_with_one_line(
+    films: Path, alone: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(alone, tmp_path / "run")
+    given = sections(films, batch=4)
+    given["distil"] |= {"learning_rate": 1e30, "max_steps": 10, "eval_steps": 10, "save_steps": 10}
+    done = delrec("distill", "--config", write_recipe(tmp_path / "run", given))
+    # torch warns on its own that DistributedDataParallel looks for parameters without a gradient.
+    kept = [line for line in done.stderr.splitlines() if "reducer.cpp" not in line]
+    done.stderr = "\n".join(kept)
+    assert "training of `distil` ended at step" in mistake(done)
+
+
 def test_an_unknown_accelerate_config_is_one_line(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "run", {})
     told = mistake(delrec("run", "--config", recipe, config="dpp"))
