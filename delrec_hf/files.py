@@ -39,14 +39,21 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: If something else than this toolkit wrote it, or wrote half of it.
+        InputError: If something else than this toolkit wrote it, or wrote half of it, or a number
+            in it is not finite.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); restore it, or remove it and run again"
         ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and JSON has not."""
+    raise ValueError(f"it holds {name}, and JSON has finite numbers alone")
 
 
 @contextmanager

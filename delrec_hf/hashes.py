@@ -1,4 +1,4 @@
-"""Hashes that stand for files and for plain values, and are remembered while files stay the same."""
+"""Hashes that stand for files and for plain values; those of files are kept while they stay."""
 
 import hashlib
 import json

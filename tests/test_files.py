@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from delrec_hf.files import replace_folder
+from delrec_hf.errors import InputError
+from delrec_hf.files import read_json, replace_folder
 
 UNWRITABLE = "\ud800"
 
@@ -52,3 +53,11 @@ def test_content_that_a_killed_process_had_moved_away_is_put_back(tmp_path: Path
     make(tmp_path / "one", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert (tmp_path / "one" / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_json_with_a_number_that_is_not_finite_is_refused(tmp_path: Path, number: str) -> None:
+    (tmp_path / "results.json").write_text(f'{{"hr@1": {number}}}')
+    with pytest.raises(InputError, match=f"holds {number}") as refused:
+        read_json(tmp_path / "results.json")
+    assert "\n" not in str(refused.value)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from delrec_hf.data.toy_world import toy_world
-from delrec_hf.evaluation.evaluator import SYSTEMS
+from delrec_hf.evaluation.systems import NAMES
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 
@@ -183,7 +183,7 @@ def test_two_processes_evaluate_as_one_to_the_last_digit(
             del system["seconds"]
     # Exact: all processes have one thread, read the same files and score the batches of one.
     assert results[0] == results[1]
-    assert set(results[0]["systems"]) == {*SYSTEMS} - {"teacher"} | {"teacher/sasrec"}
+    assert set(results[0]["systems"]) == {*NAMES} - {"teacher"} | {"teacher/sasrec"}
 
 
 def test_the_short_form_runs_a_stage_on_two_processes(films: Path, tmp_path: Path) -> None:

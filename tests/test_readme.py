@@ -104,9 +104,10 @@ def test_the_recipe_of_ones_own_runs_alone_and_launched(folder: Path) -> None:
     recipe = blocks("yaml")[0].replace("Qwen/Qwen3-0.6B", "toy")
     (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
     flags = f"{FEW_STEPS} --data.num_candidates 10 --distil.num_virtual_tokens 4"
-    (alone,) = commands("delrec run")
+    alone, short = commands("delrec run")
     run(f"{alone} {flags}", folder)
     # No GPUs here either: two CPU processes in their place.
     (launched,) = commands("accelerate launch")
     run(f"{launched.replace('ddp.yaml', 'cpu.yaml')} {flags}", folder)
+    run(f"{short.replace('ddp', 'cpu')} {flags} --output_dir runs/short", folder)
     assert (folder / "runs" / "mine" / "results.json").is_file()

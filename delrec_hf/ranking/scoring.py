@@ -144,8 +144,8 @@ def make_batches(
 ) -> list[list[int]]:
     """Group rows of like length into batches under a budget of tokens.
 
-    The grouping depends on the rows alone, so that each process of several computes exactly what
-    one process would.
+    The grouping depends on the rows alone, so that each process of several computes what one
+    process with as many threads would, bit for bit.
 
     Args:
         prompts: Token ids up to where the answer starts.

@@ -1,5 +1,6 @@
 """A recipe: one YAML file whose sections are the settings of the stages."""
 
+import math
 import re
 import types
 import typing
@@ -197,6 +198,8 @@ def _expected(hint: Any, value: Any) -> str:
         return ""  # lists, dicts and enums are checked by the dataclass itself
     if value is None:
         return "" if type(None) in options else _SIMPLE[options[0]]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
     accepted = (float, int) if float in options else ()
     if type(value) in (*options, *accepted):
         return ""

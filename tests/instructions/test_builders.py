@@ -1,14 +1,12 @@
 """What TA, RPS and LSR rows show, ask and want to hear."""
 
 import logging
-import pickle
 
 import numpy as np
 import pytest
 from datasets import Dataset, disable_progress_bars
 
 from delrec_hf.errors import InputError
-from delrec_hf.instructions import builders
 from delrec_hf.instructions.builders import ROW_FEATURES, lsr_rows, rps_rows, ta_rows
 from delrec_hf.instructions.templates import DOMAINS
 
@@ -268,11 +266,6 @@ def test_two_processes_make_the_rows_of_one(world):
     one = world.rps()
     two = rps_rows(world.examples, world.predictions, world.items, TITLES, MOVIE, SEED, num_proc=2)
     assert two[:] == one[:]
-
-
-def test_map_functions_are_picklable():
-    for function in (builders._lsr, builders._rps, builders._ta, builders._has_masked):
-        assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_the_same_inputs_come_from_the_cache(world, task, tmp_path):

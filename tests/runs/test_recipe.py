@@ -57,6 +57,8 @@ def test_paths_with_a_leading_dot_start_at_the_recipe(tmp_path: Path) -> None:
         ("distill: {learning_rate: 1}", [], "did you mean `distil`"),
         ("data: {path: toy, history_length: ten}", [], "expected a whole number"),
         ("data: {history_length: 5}", [], "`data.path` is missing"),
+        ("distil: {max_grad_norm: .inf}", [], "is inf; expected a finite number"),
+        ("finetune: {learning_rate: .nan}", [], "is nan; expected a finite number"),
         ("distil: {eval_strategy: no}", [], "reads a bare yes, no, .*: write it in quotes"),
         ("data: {path: toy}", ["--dta.path", "x"], "did you mean `data`"),
         ("data: [1, 2]", [], "must hold keys and values"),

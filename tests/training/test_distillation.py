@@ -15,7 +15,8 @@ from accelerate import DeepSpeedPlugin
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
-from delrec_hf.training.distillation import PatternDistillationTrainer, TaskCollator, pair_tasks
+from delrec_hf.training.distillation import PatternDistillationTrainer
+from delrec_hf.training.pairs import TaskCollator, pair_tasks
 
 Distiller = Callable[..., PatternDistillationTrainer]
 
