@@ -84,21 +84,24 @@ class ArtefactConfig:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
-        if config.format_version < FORMAT_VERSION:
+        return config
+
+    def warn_of_age(self, folder: Path) -> None:
+        """Say in the log what a model of another version may do otherwise here than measured."""
+        if self.format_version < FORMAT_VERSION:
             logger.warning(
                 "%s was written by an earlier version, which recorded no quantisation; if it was "
                 "trained on a quantised backbone, say so with load_in_4bit (--load_in_4bit)",
                 folder,
             )
-        if config.template_version != TEMPLATE_VERSION:
+        if self.template_version != TEMPLATE_VERSION:
             logger.warning(
                 "%s was trained on prompts of template version %s; this delrec_hf writes version "
                 "%s, so its rankings may be worse than measured",
                 folder,
-                config.template_version,
+                self.template_version,
                 TEMPLATE_VERSION,
             )
-        return config
 
 
 def artefact_folder(model: str | Path, revision: str | None = None) -> Path:

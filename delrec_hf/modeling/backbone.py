@@ -132,6 +132,7 @@ def load_recorded_backbone(
     Raises:
         InputError: If the backbone is missing, another one, or quantised where it should not be.
     """
+    config.warn_of_age(folder)
     recorded = config.base_model
     name, revision = resolve_base_model(config, folder, base_model)
     kept = dict(recorded.get("quantization") or {})  # earlier versions recorded none
