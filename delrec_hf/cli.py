@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell("delrec: stopped; run the same command again to continue")
         return 130
-    except Exception as fault:
+    except Exception as fault:  # any fault of this process: raised again, unless it has no own
         if another_failed():
             return 1
         leave(f"{type(fault).__name__}: {fault}")

@@ -16,6 +16,7 @@ from delrec_hf.data.toy_world import toy_world
 from delrec_hf.evaluation.systems import NAMES
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
+from tests.runs.films import sections as small_sections
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate_configs" / "cpu.yaml"
 
@@ -26,35 +27,19 @@ def sections(films: Path, batch: int) -> dict[str, Any]:
     """A recipe without dropout, whose batches the processes share evenly."""
     trainer = {
         "max_steps": 3,
-        "per_device_train_batch_size": batch,
-        "per_device_eval_batch_size": 4,
-        "max_validation_users": 8,
-        "eval_strategy": "steps",
-        "save_strategy": "steps",
         "eval_steps": 3,
         "save_steps": 3,
-        "logging_steps": 1,
+        "per_device_train_batch_size": batch,
+        "per_device_eval_batch_size": 4,
     }
-    return {
-        "data": {
-            "path": str(films),
-            "history_length": 4,
-            "num_candidates": 6,
-            "train_prefixes": 2,
-        },
-        "teacher": {
-            "max_steps": 4,
-            "hidden_size": 16,
-            "num_layers": 1,
-            "dropout": 0.0,
-            "top_h": 3,
-            "per_device_train_batch_size": batch * 5,
-        },
-        "backbone": {"model_name_or_path": "toy", "torch_dtype": "float32"},
-        "distil": {**trainer, "num_virtual_tokens": 4, "learning_rate": 0.05},
-        "finetune": {**trainer, "lora_dropout": 0.0, "learning_rate": 0.01},
-        "evaluate": {"max_users": 25, "bootstrap_samples": 100},
-    }
+    return small_sections(
+        films,
+        teacher={"per_device_train_batch_size": batch * 5},
+        backbone={"model_name_or_path": "toy"},
+        distil=trainer,
+        finetune=trainer,
+        evaluate={"max_users": 25},
+    )
 
 
 @pytest.fixture(scope="module")

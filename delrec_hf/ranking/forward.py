@@ -111,6 +111,8 @@ def _replaced(module: nn.Module, path: str, new: nn.Module) -> Any:
     # What accelerate's hooks and torch.compile hang on a module is bound to the module itself.
     twin.__dict__.pop("forward", None)
     twin._compiled_call_impl = None
-    child = _replaced(module._modules[name], rest, new) if rest else new  # type: ignore[arg-type]
+    inner = module._modules[name]
+    assert inner is not None  # `path` leads to a module that is there
+    child = _replaced(inner, rest, new) if rest else new
     twin._modules = {**module._modules, name: child}
     return twin

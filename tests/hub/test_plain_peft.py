@@ -12,18 +12,11 @@ import torch
 from delrec_hf.hub.cards import model_card
 from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
 from delrec_hf.modeling.stacked import DelRecModel
+from tests.modeling.test_precision import LOADINGS, precisions
 
 Make = Callable[..., Path]
 IDS = torch.tensor([[5, 30, 77, 200, 9, 41]])
 README = Path(__file__).parents[2] / "README.md"
-LOADINGS: dict[str, dict[str, Any]] = {
-    "float32": {"torch_dtype": "float32"},
-    "bfloat16": {"torch_dtype": "bfloat16"},
-    "4-bit": {"load_in_4bit": True, "torch_dtype": "float32"},
-    "4-bit, bfloat16": {"load_in_4bit": True, "torch_dtype": "bfloat16"},
-    "4-bit, computing in another dtype than it is stored in": {"load_in_4bit": True},
-    "8-bit": {"load_in_8bit": True, "torch_dtype": "float32"},
-}
 
 
 def _lines(text: str) -> str:
@@ -57,7 +50,7 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("shape", ["qwen2-wide", "llama-wide"])
-@pytest.mark.parametrize("loading", LOADINGS.values(), ids=LOADINGS.keys())
+@precisions
 def test_the_cards_lines_give_the_logits_of_the_model(
     make_artefact: Make, shape: str, loading: dict[str, Any]
 ) -> None:
