@@ -31,12 +31,16 @@ Configure = Callable[..., TeacherConfig]
 NEGATIVES = {"softmax": 1, "sampled_softmax": 12, "bce": 4, "gbce": 4}
 """The losses, and how many of the ring's 24 items each draws."""
 
-MISSED = {"sampled_softmax": 2, "bce": 2, "gbce": 12}
-"""Of 48 items, how many Caser may miss with drawn negatives; the other two miss none, ever.
+CASER = {
+    "softmax": {},
+    "sampled_softmax": {"hidden_size": 48, "num_negatives": 23},
+    "bce": {"hidden_size": 48, "num_negatives": 23},
+    "gbce": {"hidden_size": 48, "num_negatives": 23, "dropout": 0.5},
+}
+"""What Caser needs beside: with 16 values an item and few negatives, what it misses is chance."""
 
-Over the seeds 42 to 44 it missed 0 to 1, 0 to 1 and 0 to 10 of them, with torch's own dropout as
-with ours; guessing misses 46.
-"""
+MISSED = {("caser", "gbce"): 3}
+"""Of 48 items; all others miss none. Over the seeds 42 to 45 these missed 2, 0, 1 and 0."""
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -162,17 +166,18 @@ def test_no_validation_or_test_item_is_ever_in_a_training_batch(
 def test_a_cycle_is_learned_to_the_last_item(
     cycle: PreparedData, configure: Configure, tmp_path: Path, kind: str, loss: str
 ) -> None:
-    config = configure(
-        type=kind,
-        loss=loss,
-        num_negatives=NEGATIVES[loss],
-        dropout=0.2,
-        weight_decay=0.0 if loss != "softmax" else None,  # drawing losses pull more weakly
-        horizon=1,
-        num_train_epochs=80,
-        learning_rate=1e-2,
-        patience=80,
-    )
+    settings = {
+        "type": kind,
+        "loss": loss,
+        "num_negatives": NEGATIVES[loss],
+        "dropout": 0.2,
+        "weight_decay": 0.0 if loss != "softmax" else None,  # drawing losses pull more weakly
+        "horizon": 1,
+        "num_train_epochs": 80,
+        "learning_rate": 1e-2,
+        "patience": 80,
+    }
+    config = configure(**(settings | (CASER[loss] if kind == "caser" else {})))
     train_teacher(cycle, config, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher", cycle)
     missed = 0
@@ -182,7 +187,7 @@ def test_a_cycle_is_learned_to_the_last_item(
         missed += sum(
             found != [target] for found, target in zip(first, examples["target"], strict=True)
         )
-    assert missed <= (MISSED.get(loss, 0) if kind == "caser" else 0)
+    assert missed <= MISSED.get((kind, loss), 0)
 
 
 def test_the_validation_metric_is_ndcg_over_the_unseen_catalogue(
