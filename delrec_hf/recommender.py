@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import pyarrow.parquet as pq
 import torch
@@ -20,7 +19,7 @@ from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact
 from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.catalogue import FloatArray, tournament
-from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
 _GROUPS_AT_ONCE = 16
 
@@ -51,6 +50,7 @@ class Recommender:
         config: What the model was trained on.
         item_ids: Ids of the catalogue.
         titles: Their titles.
+        log_priors: Their titles' log-probabilities without a history, for calibrated scores.
     """
 
     model: DelRecModel
@@ -58,6 +58,7 @@ class Recommender:
     config: ArtefactConfig
     item_ids: list[str]
     titles: list[str]
+    log_priors: list[float]
 
     @classmethod
     def from_pretrained(
@@ -111,6 +112,7 @@ class Recommender:
             config,
             catalogue["item_id"].to_pylist(),
             catalogue["title"].to_pylist(),
+            catalogue["log_prior"].to_pylist() if "log_prior" in catalogue.column_names else [],
         )
 
     def recommend(
@@ -155,7 +157,10 @@ class Recommender:
                 scores += self._score(shown, groups[start : start + _GROUPS_AT_ONCE])
             return scores
 
-        best = tournament(offered, max(2, self.config.num_candidates), top_k, score)
+        # Candidates that no prompt lists are compared all at once, whatever their number.
+        is_listed = self.config.candidates == "listed"
+        at_once = max(2, self.config.num_candidates) if is_listed else len(offered)
+        best = tournament(offered, at_once, top_k, score)
         return [Recommendation(self.item_ids[k], self.titles[k], score) for k, score in best]
 
     def find(self, text: str) -> int:
@@ -175,13 +180,11 @@ class Recommender:
         raise InputError(f'"{text}" is not among the {len(self.titles)} known items{cure}')
 
     def _score(self, history: list[int], groups: list[list[int]]) -> list[FloatArray]:
+        shown = [self._safe_titles[item] for item in history]
+        offers = [[self._safe_titles[item] for item in group] for group in groups]
+        is_listed = self.config.candidates == "listed"
         prompts = [
-            lsr_prompt(
-                self.config.domain,
-                [self._safe_titles[item] for item in history],
-                [self._safe_titles[item] for item in group],
-            )
-            for group in groups
+            lsr_prompt(self.config.domain, shown, offer if is_listed else None) for offer in offers
         ]
         messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return self._scorer.score(
@@ -191,7 +194,8 @@ class Recommender:
 
     @cached_property
     def _scorer(self) -> CandidateScorer:
-        scoring: Literal["sum", "mean"] = "mean" if self.config.scoring == "mean" else "sum"
+        priors = dict(zip(map(tuple, self._answers), self.log_priors, strict=False))
+        scoring = Scoring(self.config.scoring, self.config.calibration_weight, priors)
         return CandidateScorer(self.model.backbone, self.model.soft_prompt.detach(), scoring)
 
     @cached_property

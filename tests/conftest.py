@@ -25,11 +25,12 @@ from transformers import (
 )
 
 from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.rows import ranking_rows
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt, rps_prompt, ta_prompt
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.rows import ranking_rows
+from delrec_hf.ranking.scoring import SUM, Scoring
 from delrec_hf.training.distillation import (
     DistilConfig,
     PatternDistillationTrainer,
@@ -211,6 +212,18 @@ def encoded_rows(
     return make
 
 
+@pytest.fixture(scope="session")
+def rows_to_rank(
+    instruction_rows: Callable[..., Dataset], encoder: ChatEncoder
+) -> Callable[..., Dataset]:
+    """A function that returns rows with `prompt_ids`, `candidate_ids` and `target_place`."""
+
+    def make(task: str, number: int = 12, seed: int = 0) -> Dataset:
+        return ranking_rows(instruction_rows(task, number, seed), encoder, ITEMS)
+
+    return make
+
+
 def _settings(output_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
     plain = {
         "output_dir": str(output_dir),
@@ -258,24 +271,24 @@ def finetune_config() -> Callable[..., FinetuneConfig]:
 def distiller(
     load_tiny: Callable[..., Any],
     distil_config: Callable[..., DistilConfig],
-    instruction_rows: Callable[..., Dataset],
     encoded_rows: Callable[..., Dataset],
+    rows_to_rank: Callable[..., Dataset],
     encoder: ChatEncoder,
 ) -> Callable[..., PatternDistillationTrainer]:
     """A function that returns a trainer of stage 1 on fresh objects, as a new process has them."""
 
     def make(
-        output_dir: Path, backbone: Any = None, scoring: Any = "sum", **given: Any
+        output_dir: Path, backbone: Any = None, scoring: Scoring = SUM, **given: Any
     ) -> PatternDistillationTrainer:
         config = distil_config(output_dir, **given)
         backbone = load_tiny() if backbone is None else backbone
-        agreement = ranking_rows(instruction_rows("rps", 6, seed=1), encoder, ITEMS)
+        learn = encoded_rows if config.loss == "title" else rows_to_rank
         return PatternDistillationTrainer(
             model=new_soft_prompt(backbone, config, encoder.tokenizer),
             args=config,
-            train_rows={task: encoded_rows(task) for task in config.tasks},
-            validation_rows={task: encoded_rows(task, 6, seed=1) for task in config.tasks},
-            agreement_rows=agreement if "rps" in config.tasks else None,
+            train_rows={task: learn(task) for task in config.tasks},
+            validation_rows={task: learn(task, 6, seed=1) for task in config.tasks},
+            ranking_rows={task: rows_to_rank(task, 6, seed=1) for task in config.tasks},
             processing_class=encoder.tokenizer,
             scoring=scoring,
         )
@@ -307,8 +320,8 @@ def save_prompt(
 def finetuner(
     load_tiny: Callable[..., Any],
     finetune_config: Callable[..., FinetuneConfig],
-    instruction_rows: Callable[..., Dataset],
     encoded_rows: Callable[..., Dataset],
+    rows_to_rank: Callable[..., Dataset],
     encoder: ChatEncoder,
 ) -> Callable[..., RecommendationTrainer]:
     """A function that returns a trainer of stage 2 on fresh objects, as a new process has them."""
@@ -318,12 +331,13 @@ def finetuner(
     ) -> RecommendationTrainer:
         config = finetune_config(output_dir, **given)
         backbone = load_tiny() if backbone is None else backbone
+        learn = encoded_rows if config.loss == "title" else rows_to_rank
         return RecommendationTrainer(
             model=with_lora(backbone, config, prompt),
             args=config,
-            train_rows=encoded_rows("lsr"),
-            validation_rows=encoded_rows("lsr", 6, seed=1),
-            ranking_rows=ranking_rows(instruction_rows("lsr", 6, seed=1), encoder, ITEMS),
+            train_rows=learn("lsr"),
+            validation_rows=learn("lsr", 6, seed=1),
+            ranking_rows=rows_to_rank("lsr", 6, seed=1),
             processing_class=encoder.tokenizer,
         )
 

@@ -169,7 +169,7 @@ def test_validation_with_scores_that_are_not_finite_is_refused(
     trainer = distiller(tmp_path)
     trainer.model.soft_prompt.data.fill_(math.nan)
     with pytest.raises(InputError, match="instead of float16"):
-        trainer.agreement()
+        trainer.ranked(trainer._ranking_rows["rps"])
 
 
 def test_a_teachers_training_ends_at_the_first_loss_that_is_not_finite(

@@ -33,9 +33,12 @@ class EvaluateConfig:
     max_users: int | None = field(
         default=None, metadata={"help": "measure on so many test users; default: all"}
     )
-    scoring: Literal["sum", "mean"] = field(
+    scoring: Literal["sum", "mean", "calibrated"] = field(
         default="sum",
-        metadata={"help": "a title's score: sum or mean of its tokens' log-probabilities"},
+        metadata={
+            "help": "a title's score, in both stages and the report: sum or mean of its tokens' "
+            "log-probabilities, or the sum less a weight times that without a history"
+        },
     )
     candidates_seed: int | None = field(
         default=None,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,8 @@ from delrec_hf.errors import InputError, suggest
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.stacked import DelRecModel, load_adapters
-from delrec_hf.ranking.rows import ranking_rows, score_rows, scorer_of
-from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.ranking.rows import score_rows, scorer_of
+from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import score_candidates
@@ -40,7 +39,7 @@ class Outputs:
         load_backbone: Loads the backbone and its tokenizer, afresh each time: adapters are injected
             into it.
         word: Returns what writes instruction rows for a tokenizer.
-        scoring: How a title is scored, `sum` or `mean`.
+        scoring: Returns how titles are scored with a tokenizer.
         seed: Decides the scores of `random`.
     """
 
@@ -48,7 +47,7 @@ class Outputs:
     prepared: PreparedData
     load_backbone: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
     word: Callable[[PreTrainedTokenizerBase], InstructionRows]
-    scoring: Literal["sum", "mean"]
+    scoring: Callable[[PreTrainedTokenizerBase], Scoring]
     seed: int
     _rows: dict[tuple[str, int], tuple[Dataset, Dataset]] = field(default_factory=dict)
 
@@ -59,7 +58,7 @@ class Outputs:
         key = (task, id(examples))
         if key not in self._rows:
             write = self.word(tokenizer)
-            rows = ranking_rows(write.rows(task, "test", examples), write.encoder, write.titles)
+            rows = write.to_rank(write.rows(task, "test", examples))
             self._rows[key] = (examples, rows)  # the examples as well: their id stays taken
         return self._rows[key][1]
 
@@ -96,14 +95,16 @@ def _by(make: Callable[[Outputs], Teacher]) -> Callable[[Outputs], Score]:
 def _zero_shot(outputs: Outputs) -> Score:
     backbone, tokenizer = outputs.load_backbone()
     backbone.to(PartialState().device)
-    return _by_titles(outputs, CandidateScorer(backbone, None, outputs.scoring), tokenizer)
+    return _by_titles(
+        outputs, CandidateScorer(backbone, None, outputs.scoring(tokenizer)), tokenizer
+    )
 
 
 def _prompt_only(outputs: Outputs) -> Score:
     backbone, tokenizer = outputs.load_backbone()
     model = DelRecModel.with_prompt(backbone, outputs.folder / "distil")
     model.to(PartialState().device).eval()
-    return _by_titles(outputs, scorer_of(model, outputs.scoring), tokenizer)
+    return _by_titles(outputs, scorer_of(model, outputs.scoring(tokenizer)), tokenizer)
 
 
 def _tuned(folder: str) -> Callable[[Outputs], Score]:
@@ -113,7 +114,7 @@ def _tuned(folder: str) -> Callable[[Outputs], Score]:
         backbone, tokenizer = outputs.load_backbone()
         model = load_adapters(backbone, outputs.folder / folder)
         model.to(PartialState().device).eval()
-        return _by_titles(outputs, scorer_of(model, outputs.scoring), tokenizer)
+        return _by_titles(outputs, scorer_of(model, outputs.scoring(tokenizer)), tokenizer)
 
     return load
 

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import get_temporary_cache_files_directory, update_fingerprint
 
 from delrec_hf.errors import InputError
+from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.templates import (
     Domain,
     WorkedExample,
@@ -49,6 +50,7 @@ def lsr_rows(
     items: Dataset,
     titles: Sequence[str],
     domain: Domain,
+    config: InstructionsConfig,
     *,
     num_proc: int | None = None,
 ) -> Dataset:
@@ -59,12 +61,13 @@ def lsr_rows(
         items: The catalogue, with `item_id`.
         titles: The safe title of each row of `items`.
         domain: How the items are spoken about.
+        config: What the prompts show.
         num_proc: Processes that share the work.
 
     Returns:
         A row per example, with `ROW_FEATURES`.
     """
-    return _map(_lsr, examples, items, titles, domain, "LSR instructions", num_proc)
+    return _map(_lsr, examples, items, titles, domain, config, "LSR instructions", num_proc)
 
 
 def rps_rows(
@@ -73,6 +76,7 @@ def rps_rows(
     items: Dataset,
     titles: Sequence[str],
     domain: Domain,
+    config: InstructionsConfig,
     seed: int,
     *,
     num_proc: int | None = None,
@@ -89,6 +93,7 @@ def rps_rows(
         items: The catalogue, with `item_id`.
         titles: The safe title of each row of `items`.
         domain: How the items are spoken about.
+        config: What the prompts show.
         seed: Decides the order of the candidates, per user and position.
         num_proc: Processes that share the work.
 
@@ -114,7 +119,9 @@ def rps_rows(
             "predictions; expected them by user_id and position; predict for these examples"
         )
     _report(len(examples), len(joined), "RPS", "the teacher predicts nothing for them")
-    return _map(_rps, joined, items, titles, domain, "RPS instructions", num_proc, seed=seed)
+    return _map(
+        _rps, joined, items, titles, domain, config, "RPS instructions", num_proc, seed=seed
+    )
 
 
 def ta_rows(
@@ -123,6 +130,7 @@ def ta_rows(
     items: Dataset,
     titles: Sequence[str],
     domain: Domain,
+    config: InstructionsConfig,
     seed: int,
     *,
     num_proc: int | None = None,
@@ -139,6 +147,7 @@ def ta_rows(
         items: The catalogue, with `item_id`.
         titles: The safe title of each row of `items`.
         domain: How the items are spoken about.
+        config: What the prompts show.
         seed: Decides the order of the candidates, per user and position.
         num_proc: Processes that share the work.
 
@@ -164,7 +173,7 @@ def ta_rows(
             "prepared dataset; run `delrec prepare` again"
         )
     joined = _with_lists(kept, "opening", sequences, places, first=_SHOWN_AT_FIRST + 2)
-    return _map(_ta, joined, items, titles, domain, "TA instructions", num_proc, seed=seed)
+    return _map(_ta, joined, items, titles, domain, config, "TA instructions", num_proc, seed=seed)
 
 
 def _has_masked(positions: list[int], histories: list[list[int]]) -> list[bool]:
@@ -210,6 +219,7 @@ def _map(
     items: Dataset,
     titles: Sequence[str],
     domain: Domain,
+    config: InstructionsConfig,
     desc: str,
     num_proc: int | None,
     **more: Any,
@@ -219,8 +229,13 @@ def _map(
             f"{len(titles)} titles are given for {len(items)} items; expected one title per item "
             "row; pass the safe titles of this catalogue"
         )
-    with_ids = {"item_ids": list(items["item_id"]), "titles": list(titles), "domain": domain}
-    given = {**with_ids, **more}
+    given = {
+        "item_ids": list(items["item_id"]),
+        "titles": list(titles),
+        "domain": domain,
+        "listed": config.listed,
+        **more,
+    }
     # Beside the prepared data, where `datasets` would keep the rows, nobody would remove them.
     aside = get_temporary_cache_files_directory()
     print_ = update_fingerprint(examples._fingerprint, function, given)
@@ -237,17 +252,25 @@ def _map(
     )
 
 
-def _lsr(batch: Batch, *, item_ids: list[str], titles: list[str], domain: Domain) -> Batch:
+def _lsr(
+    batch: Batch, *, item_ids: list[str], titles: list[str], domain: Domain, listed: bool
+) -> Batch:
     offered = batch["candidates"]
     questions = [
-        lsr_prompt(domain, _named(history, titles), _named(candidates, titles))
+        lsr_prompt(domain, _named(history, titles), _named(candidates, titles) if listed else None)
         for history, candidates in zip(batch["history"], offered, strict=True)
     ]
     return _rows("lsr", batch, questions, offered, batch["target"], item_ids, titles)
 
 
 def _rps(
-    batch: Batch, *, item_ids: list[str], titles: list[str], domain: Domain, seed: int
+    batch: Batch,
+    *,
+    item_ids: list[str],
+    titles: list[str],
+    domain: Domain,
+    listed: bool,
+    seed: int,
 ) -> Batch:
     questions, offered, targets = [], [], []
     columns = ("user_id", "position", "history", "target", "candidates", "predicted")
@@ -262,14 +285,21 @@ def _rps(
             spare = set(range(len(item_ids))).difference(shown, taken, [truth])
             taken += generator.sample(sorted(spare), min(1, len(spare)))
         generator.shuffle(taken)
-        questions.append(rps_prompt(domain, _named(history, titles), _named(taken, titles)))
+        offer = _named(taken, titles) if listed else None
+        questions.append(rps_prompt(domain, _named(history, titles), offer))
         offered.append(taken)
         targets.append(ranked[0])
     return _rows("rps", batch, questions, offered, targets, item_ids, titles)
 
 
 def _ta(
-    batch: Batch, *, item_ids: list[str], titles: list[str], domain: Domain, seed: int
+    batch: Batch,
+    *,
+    item_ids: list[str],
+    titles: list[str],
+    domain: Domain,
+    listed: bool,
+    seed: int,
 ) -> Batch:
     questions, offered, targets = [], [], []
     columns = ("user_id", "position", "history", "target", "candidates", "opening")
@@ -282,7 +312,7 @@ def _ta(
         if position > _SHOWN_AT_FIRST + 2:
             *first, solved, after = _named(opening, titles)
             example = WorkedExample(first, solved, after)
-        shown, offer = _named(before, titles), _named(taken, titles)
+        shown, offer = _named(before, titles), _named(taken, titles) if listed else None
         questions.append(ta_prompt(domain, shown, titles[following], offer, example))
         offered.append(taken)
         targets.append(masked)

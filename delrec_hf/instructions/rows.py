@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
+from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.templates import Domain
 from delrec_hf.instructions.titles import safe_titles
@@ -22,6 +23,7 @@ class InstructionRows:
     Attributes:
         prepared: The data that the examples are from.
         domain: How the items are spoken about.
+        config: What the prompts show.
         predictions: Returns the teacher's best items for the examples of a part; RPS asks it.
         tokenizer: The tokenizer of the model that will read the rows.
         seed: Decides the order of candidates and who is drawn out of many users.
@@ -29,6 +31,7 @@ class InstructionRows:
 
     prepared: PreparedData
     domain: Domain
+    config: InstructionsConfig
     predictions: Callable[[str], Dataset]
     tokenizer: PreTrainedTokenizerBase
     seed: int
@@ -59,21 +62,52 @@ class InstructionRows:
         """Return the instruction rows of a task for these examples of a part."""
         items, titles = self.prepared.items, list(self.titles.values())
         if task == "lsr":
-            return lsr_rows(examples, items, titles, self.domain)
+            return lsr_rows(examples, items, titles, self.domain, self.config)
         if task == "ta":
             sequences = self.prepared.sequences
-            return ta_rows(examples, sequences, items, titles, self.domain, self.seed)
+            return ta_rows(examples, sequences, items, titles, self.domain, self.config, self.seed)
         found = self.predictions(part)
-        return rps_rows(examples, found, items, titles, self.domain, self.seed)
+        return rps_rows(examples, found, items, titles, self.domain, self.config, self.seed)
 
     def encoded(self, rows: Dataset) -> Dataset:
-        """Encode instruction rows for training: `input_ids` and `labels`."""
+        """Encode instruction rows for learning titles: `input_ids` and `labels`."""
         return rows.map(
             self.encoder.encode_rows,
             batched=True,
             remove_columns=rows.column_names,
             desc="Encoding",
         )
+
+    def to_rank(self, rows: Dataset) -> Dataset:
+        """Encode instruction rows for ranking, and for learning it: see `ranking_rows`."""
+        return ranking_rows(rows, self.encoder, self.titles)
+
+
+def ranking_rows(rows: Dataset, encoder: ChatEncoder, titles: dict[str, str]) -> Dataset:
+    """Encode instruction rows for ranking.
+
+    Args:
+        rows: Instruction rows.
+        encoder: Writes prompts and answers as token ids.
+        titles: Item id to the title that stands in prompts.
+
+    Returns:
+        `prompt_ids`, `candidate_ids` (each candidate's title and end of turn) and `target_place`,
+        the target's place among the candidates.
+    """
+    ids = list(titles)
+    answers = dict(zip(ids, encoder.encode_answers([titles[one] for one in ids]), strict=True))
+    candidates = rows["candidates"][:]
+    targets = rows["target"][:]
+    return Dataset.from_dict(
+        {
+            "prompt_ids": encoder.encode_prompts(rows["prompt"][:]),
+            "candidate_ids": [[answers[one] for one in offered] for offered in candidates],
+            "target_place": [
+                offered.index(target) for offered, target in zip(candidates, targets, strict=True)
+            ],
+        }
+    )
 
 
 def some_users(examples: Dataset, max_users: int | None, seed: int) -> Dataset:

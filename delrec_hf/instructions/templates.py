@@ -11,6 +11,8 @@ TEMPLATE_VERSION = 1
 
 MASK = "[masked]"
 
+_ANSWER = "Answer with its title only."
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -85,19 +87,26 @@ def load_domain(name: str) -> Domain:
     return Domain(**given)
 
 
-def lsr_prompt(domain: Domain, history: Sequence[str], candidates: Sequence[str]) -> str:
-    """Word LLM-based Sequential Recommendation: what comes next (paper section IV-C)."""
+def lsr_prompt(
+    domain: Domain, history: Sequence[str], candidates: Sequence[str] | None = None
+) -> str:
+    """Word LLM-based Sequential Recommendation: what comes next (paper section IV-C).
+
+    Here as in the other tasks, without `candidates` the question is an open one.
+    """
     return (
         f"{_lists(domain, history, candidates)}\n"
-        f"Which candidate will the user {domain.choose} next? Answer with its title only."
+        f"Which {_asked(domain, candidates)} will the user {domain.choose} next? {_ANSWER}"
     )
 
 
-def rps_prompt(domain: Domain, history: Sequence[str], candidates: Sequence[str]) -> str:
+def rps_prompt(
+    domain: Domain, history: Sequence[str], candidates: Sequence[str] | None = None
+) -> str:
     """Word Recommendation Pattern Simulating: what the teacher ranks first (paper section IV-B)."""
     return (
         f"{_lists(domain, history, candidates)}\n"
-        "Which candidate does the recommendation model rank first? Answer with its title only."
+        f"Which {_asked(domain, candidates)} does the recommendation model rank first? {_ANSWER}"
     )
 
 
@@ -105,7 +114,7 @@ def ta_prompt(
     domain: Domain,
     history: Sequence[str],
     following: str,
-    candidates: Sequence[str],
+    candidates: Sequence[str] | None = None,
     example: WorkedExample | None = None,
 ) -> str:
     """Word Temporal Analysis: which item stood before the last one (paper section IV-B).
@@ -124,14 +133,22 @@ def ta_prompt(
             f"Solved example, {domain.items} this user {domain.chosen} at first:\n{shown}\n"
             f"The masked {domain.item} was: {example.masked}\n"
         )
+    masked = "masked" if candidates is None else f"the masked {domain.item}"
     return (
         f"{solved}{_lists(domain, [*history, MASK, following], candidates)}\n"
-        f"Which candidate is the masked {domain.item}? Answer with its title only."
+        f"Which {_asked(domain, candidates)} is {masked}? {_ANSWER}"
     )
 
 
-def _lists(domain: Domain, history: Sequence[str], candidates: Sequence[str]) -> str:
-    shown = "\n".join(f"- {title}" for title in history)
-    offered = "\n".join(f"- {title}" for title in candidates)
+def _asked(domain: Domain, candidates: Sequence[str] | None) -> str:
+    return domain.item if candidates is None else "candidate"
+
+
+def _lists(domain: Domain, history: Sequence[str], candidates: Sequence[str] | None) -> str:
+    shown = "\n".join(f"- {title}" for title in history) or "(none)"
     items = domain.items[:1].upper() + domain.items[1:]
-    return f"{items} this user {domain.chosen}, oldest first:\n{shown}\nCandidates:\n{offered}"
+    text = f"{items} this user {domain.chosen}, oldest first:\n{shown}"
+    if candidates is None:
+        return text
+    offered = "\n".join(f"- {title}" for title in candidates)
+    return f"{text}\nCandidates:\n{offered}"

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -33,11 +33,14 @@ class ArtefactConfig:
         domain: How the items are spoken about.
         history_length: How many items a prompt shows at most.
         num_candidates: How many candidates the prompts of training showed.
-        scoring: `sum` or `mean` of the log-probabilities of a title's tokens.
+        scoring: `sum` or `mean` of the log-probabilities of a title's tokens, or `calibrated`: the
+            sum less `calibration_weight` times the title's `log_prior` in the catalogue.
         data: Dataset, terms, split, seed and sizes.
         distil: Settings of stage 1.
         finetune: Settings of stage 2.
         versions: Versions of the libraries it was made with.
+        candidates: `listed` in the prompts, or `unlisted`.
+        calibration_weight: See `scoring`.
         template_version: Version of the prompts' wording.
         format_version: Version of this layout.
     """
@@ -47,11 +50,13 @@ class ArtefactConfig:
     domain: Domain
     history_length: int
     num_candidates: int
-    scoring: str
+    scoring: Literal["sum", "mean", "calibrated"]
     data: dict[str, Any]
     distil: dict[str, Any]
     finetune: dict[str, Any]
     versions: dict[str, str]
+    candidates: str = "listed"
+    calibration_weight: float = 0.0
     template_version: int = TEMPLATE_VERSION
     format_version: int = FORMAT_VERSION
 

@@ -1,13 +1,14 @@
 """Scores of candidates' titles under a backbone: their log-probabilities behind the prompt."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
@@ -21,26 +22,68 @@ logger = get_logger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 TokenIds = list[int]
+ScoringKind = Literal["sum", "mean", "calibrated"]
 
 _told: WeakSet[PreTrainedModel] = WeakSet()  # backbones whose slower way has been logged
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the log-probability of a title becomes its score.
+
+    Attributes:
+        kind: `sum` of log p(token | prompt, earlier tokens) over the title's tokens and the end of
+            the turn; `mean`, that sum divided by the number of tokens; `calibrated`, the sum minus
+            `weight` times what the title scores without a history.
+        weight: How much of it is taken off.
+        log_priors: A title's tokens to its log-probability without a history.
+    """
+
+    kind: ScoringKind = "sum"
+    weight: float = 0.0
+    log_priors: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+
+    def of(self, totals: torch.Tensor, candidates: Sequence[TokenIds]) -> torch.Tensor:
+        """Return the scores of one prompt's candidates, differentiable.
+
+        Args:
+            totals: `(candidates,)` log-probabilities.
+            candidates: Their token ids.
+
+        Raises:
+            InputError: If the log-probability without a history of a title is not known.
+        """
+        if self.kind == "mean":
+            return totals / totals.new_tensor([len(one) for one in candidates])
+        if self.kind == "sum":
+            return totals
+        try:
+            priors = [self.log_priors[tuple(one)] for one in candidates]
+        except KeyError:
+            raise InputError(
+                "a title has no log-probability without a history, which `scoring: calibrated` "
+                "takes off; measure those of this catalogue with `delrec calibrate`"
+            ) from None
+        return totals - self.weight * totals.new_tensor(priors)
+
+
+SUM = Scoring()
+"""The log-probability of the whole title, as it is."""
 
 
 @dataclass(frozen=True)
 class CandidateScorer:
     """Scores candidates under a backbone, with or without a soft prompt.
 
-    The score of a title is the sum of log p(token | prompt, earlier tokens) over its tokens and the
-    end of the turn (`sum`), or that sum divided by the number of tokens (`mean`).
-
     Attributes:
-        backbone: A causal language model, with or without a native LoRA adapter, in eval mode.
+        backbone: A causal language model, with or without a native LoRA adapter.
         soft_prompt: `(virtual tokens, hidden size)`, or None.
-        scoring: `sum` or `mean`.
+        scoring: How a title's log-probability becomes its score.
     """
 
     backbone: PreTrainedModel
     soft_prompt: torch.Tensor | None = None
-    scoring: Literal["sum", "mean"] = "sum"
+    scoring: Scoring = SUM
 
     @property
     def virtual_tokens(self) -> int:
@@ -75,28 +118,54 @@ class CandidateScorer:
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
     ) -> list[FloatArray]:
         """Score one batch of prompts, in one forward where the backbone allows it."""
-        return [scores.cpu().numpy() for scores in self.differentiable_scores(prompts, candidates)]
+        return [
+            self.scoring.of(totals, offered).cpu().numpy()
+            for totals, offered in zip(self.totals(prompts, candidates), candidates, strict=True)
+        ]
 
-    def differentiable_scores(
+    def totals(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
     ) -> list[torch.Tensor]:
-        """Return the scores of one batch, `(candidates,)` float64 each, with their gradients."""
+        """Return the log-probabilities of one batch, `(candidates,)` float64 each, differentiable.
+
+        What is wider than the budget of tokens is cut into several forwards. Where gradients are
+        wanted, these are computed again on the way back, so that one at a time holds activations
+        and the gradient is the same.
+        """
         if not all(all(offered) for offered in candidates):
             raise InputError("a candidate has no tokens; expected a title and the end of a turn")
+        pieces = [
+            (row, piece)
+            for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
+            for piece in _cut(prompt, offered, self.virtual_tokens)
+        ]
+        own = [prompts[row] for row, _ in pieces]
+        offers = [piece for _, piece in pieces]
+        groups = make_batches(own, offers, self.virtual_tokens)
+        found: list[torch.Tensor] = [torch.empty(0)] * len(pieces)
+        for group in groups:
+            asked = ([own[k] for k in group], [offers[k] for k in group])
+            if len(groups) > 1 and torch.is_grad_enabled():
+                totals = checkpoint(self._totals, *asked, use_reentrant=False)
+            else:
+                totals = self._totals(*asked)
+            for place, one in zip(group, totals, strict=True):
+                found[place] = one
+        return [
+            torch.cat([one for (owner, _), one in zip(pieces, found, strict=True) if owner == row])
+            for row in range(len(prompts))
+        ]
+
+    def _totals(
+        self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
+    ) -> list[torch.Tensor]:
         way, reason = way_of(self.backbone)
         if way == "tree":
             with masked_attention(self.backbone):
-                totals = in_one_forward(self.backbone, self.soft_prompt, prompts, candidates)
-        else:
-            totals = [
-                self._separately(prompt, offered, reason, cached=way == "cache")
-                for prompt, offered in zip(prompts, candidates, strict=True)
-            ]
-        if self.scoring == "sum":
-            return totals
+                return in_one_forward(self.backbone, self.soft_prompt, prompts, candidates)
         return [
-            total / total.new_tensor([len(one) for one in offered])
-            for total, offered in zip(totals, candidates, strict=True)
+            self._separately(prompt, offered, reason, cached=way == "cache")
+            for prompt, offered in zip(prompts, candidates, strict=True)
         ]
 
     def _separately(
@@ -135,6 +204,20 @@ def check_finite(scores: Sequence[FloatArray]) -> None:
             "bfloat16 or float32 instead of float16 (`torch_dtype`), and if that is so already, "
             "train again with a lower learning_rate"
         )
+
+
+def _cut(
+    prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int
+) -> Iterator[Sequence[TokenIds]]:
+    """Yield the candidates in parts whose trees fit the budget of tokens, each one at least one."""
+    trunk = tree_width(prompt, [], virtual_tokens)
+    start, width = 0, trunk
+    for place, one in enumerate(candidates):
+        if place > start and width + len(one) > budget.TOKENS:
+            yield candidates[start:place]
+            start, width = place, trunk
+        width += len(one)
+    yield candidates[start:]
 
 
 def make_batches(

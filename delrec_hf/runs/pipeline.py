@@ -29,9 +29,6 @@ logger = get_logger(__name__)
 _TRAININGS = ("teacher", "distil", "finetune")
 """Sections whose settings are TrainingArguments."""
 
-_BY_RANKING = ("hr@1", "agreement")
-"""Validation metrics that depend on how candidates are scored."""
-
 
 def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     """Run the stages of a recipe that are not finished.
@@ -156,8 +153,7 @@ def _settings(stage: Stage, recipe: Recipe) -> dict[str, dict[str, Any]]:
         found["data"]["path"] = recipe.settings("data").dataset_name
     if stage.name == "evaluate" and "backbone" in recipe.sections:
         found["backbone"] = asdict(recipe.settings("backbone"))
-    metric = str(found.get(stage.section, {}).get("metric_for_best_model"))
-    if metric.removeprefix("eval_") in _BY_RANKING:
+    if stage.name in ("distil", "finetune"):  # both learn and validate by these scores
         found["evaluate"] = {"scoring": recipe.settings("evaluate").scoring}
     plain: dict[str, dict[str, Any]] = json.loads(json.dumps(found, default=str))
     return plain
@@ -180,7 +176,7 @@ def _fingerprint(
     taken = recipe.settings("teacher").path if stage.name == "teach" else None
     if taken is not None:
         inputs.append(_print_of(taken))
-    if stage.name in ("distil", "evaluate") and "backbone" in settings:
+    if stage.name in ("calibrate", "evaluate") and "backbone" in settings:
         inputs.append(_print_of(recipe.settings("backbone").model_name_or_path))
     return fingerprint(stage.name, settings, inputs, TEMPLATE_VERSION, FORMAT_VERSION)
 

@@ -17,7 +17,9 @@ from delrec_hf.errors import InputError, suggest
 SECTIONS: dict[str, tuple[str, str]] = {
     "data": ("delrec_hf.data.interactions", "DataConfig"),
     "teacher": ("delrec_hf.teachers.config", "TeacherConfig"),
+    "instructions": ("delrec_hf.instructions.config", "InstructionsConfig"),
     "backbone": ("delrec_hf.modeling.backbone", "BackboneConfig"),
+    "calibrate": ("delrec_hf.ranking.calibration", "CalibrateConfig"),
     "distil": ("delrec_hf.training.distillation", "DistilConfig"),
     "finetune": ("delrec_hf.training.recommendation", "FinetuneConfig"),
     "evaluate": ("delrec_hf.evaluation.evaluator", "EvaluateConfig"),

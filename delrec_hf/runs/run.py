@@ -16,9 +16,12 @@ from delrec_hf.files import replace_folder
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.instructions.templates import Domain, load_domain
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.ranking.calibration import Calibration
+from delrec_hf.ranking.scoring import Scoring, ScoringKind
 from delrec_hf.resources import resource
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.predictions import read_predictions
+from delrec_hf.training.common import StageConfig
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,33 @@ class Run:
         state.wait_for_everyone()
         return load_backbone(self.backbone_config())
 
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the untrained backbone's scores are worth."""
+        return Calibration.load(self.folder / "calibration")
+
+    def scoring(self, tokenizer: PreTrainedTokenizerBase) -> Scoring:
+        """Return how titles are scored, in training, validation and report alike."""
+        kind: ScoringKind = self.recipe.settings("evaluate").scoring
+        if kind != "calibrated":
+            return Scoring(kind)
+        write = self.instruction_rows(tokenizer, seed=0)
+        answers = write.encoder.encode_answers(list(write.titles.values()))
+        return self.calibration.scoring(kind, answers)
+
+    def temperature(self, config: StageConfig) -> float:
+        """Return what a stage divides scores by: its own key, or what fits the untrained model."""
+        if config.temperature is not None:
+            return config.temperature
+        return self.calibration.fits[self.recipe.settings("evaluate").scoring].temperature
+
     def predictions(self, part: str) -> Dataset:
         """The teacher's top items for the places of a part."""
         return read_predictions(self.folder / "teacher" / "predictions", part)
 
     def instruction_rows(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> InstructionRows:
         """Return what writes the run's examples for a tokenizer."""
-        return InstructionRows(self.prepared, self.domain, self.predictions, tokenizer, seed)
+        config = self.recipe.settings("instructions")
+        return InstructionRows(
+            self.prepared, self.domain, config, self.predictions, tokenizer, seed
+        )

@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -19,18 +20,20 @@ from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
+from delrec_hf.instructions.templates import lsr_prompt
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.rows import ranking_rows, score_rows, scorer_of
+from delrec_hf.ranking.calibration import calibrate as measure
+from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.learning.training import train_teacher
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
-from delrec_hf.training.common import shown_settings
+from delrec_hf.training.common import StageConfig, shown_settings
 from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 
@@ -62,6 +65,23 @@ def teach(run: Run) -> None:
     )
 
 
+def calibrate(run: Run) -> None:
+    """Measure what the untrained backbone's scores are worth, and titles without a history."""
+    config = run.recipe.settings("calibrate")
+    backbone, tokenizer = run.backbone()
+    write = run.instruction_rows(tokenizer, config.seed)
+    rows = write.to_rank(write.of_part("lsr", "validation", config.max_users))
+    question = [{"role": "user", "content": lsr_prompt(run.domain, [])}]
+    (empty,) = write.encoder.encode_prompts([question])
+    answers = write.encoder.encode_answers(list(write.titles.values()))
+    state = PartialState()
+    backbone.to(state.device).eval()
+    measured = measure(backbone, empty, answers, rows, state)
+    if state.is_main_process:
+        with replace_folder(run.folder / "calibration") as aside:
+            measured.save(aside)
+
+
 def distil(run: Run) -> None:
     """Stage 1: train the soft prompt."""
     config = run.trainer_settings("distil", "distil")
@@ -76,21 +96,20 @@ def distil(run: Run) -> None:
         }
         for part in ("train", "validation")
     }
-    encoded = {
-        part: {task: write.encoded(found) for task, found in tasks.items()}
+    to_learn = {
+        part: {task: _to_learn(write, found, config) for task, found in tasks.items()}
         for part, tasks in rows.items()
     }
     model = new_soft_prompt(backbone, config, tokenizer)
     trainer = PatternDistillationTrainer(
         model=model,
         args=config,
-        train_rows=encoded["train"],
-        validation_rows=encoded["validation"],
-        agreement_rows=ranking_rows(rows["validation"]["rps"], write.encoder, write.titles)
-        if "rps" in config.tasks
-        else None,
+        train_rows=to_learn["train"],
+        validation_rows=to_learn["validation"],
+        ranking_rows={task: write.to_rank(found) for task, found in rows["validation"].items()},
         processing_class=tokenizer,
-        scoring=run.recipe.settings("evaluate").scoring,
+        scoring=run.scoring(tokenizer),
+        temperature=run.temperature(config),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
     if trainer.accelerator.is_main_process:
@@ -111,6 +130,11 @@ def finetune(run: Run) -> None:
         shutil.rmtree(run.folder / "lora-only", ignore_errors=True)
 
 
+def _to_learn(write: InstructionRows, rows: Dataset, config: StageConfig) -> Dataset:
+    """Return instruction rows in the form that the stage's loss takes."""
+    return write.encoded(rows) if config.loss == "title" else write.to_rank(rows)
+
+
 def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -> None:
     logger.info("finetune: LoRA %s the soft prompt", "without" if prompt is None else "behind")
     config = run.trainer_settings("finetune", checkpoints)
@@ -121,11 +145,12 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
     trainer = RecommendationTrainer(
         model=model,
         args=config,
-        train_rows=write.encoded(write.of_part("lsr", "train")),
-        validation_rows=write.encoded(validation),
-        ranking_rows=ranking_rows(validation, write.encoder, write.titles),
+        train_rows=_to_learn(write, write.of_part("lsr", "train"), config),
+        validation_rows=_to_learn(write, validation, config),
+        ranking_rows=write.to_rank(validation),
         processing_class=tokenizer,
-        scoring=run.recipe.settings("evaluate").scoring,
+        scoring=run.scoring(tokenizer),
+        temperature=run.temperature(config),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
     if not trainer.accelerator.is_main_process:
@@ -153,7 +178,12 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
     (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
     write.encoder.served_tokenizer().save_pretrained(folder)
     prepared = run.prepared
-    prepared.items.select_columns(["item_id", "title"]).to_parquet(str(folder / CATALOGUE_FILE))
+    scoring = run.recipe.settings("evaluate").scoring
+    catalogue = prepared.items.select_columns(["item_id", "title"]).with_format("arrow")[:]
+    if scoring == "calibrated":
+        priors = pa.array(run.calibration.log_priors)
+        catalogue = catalogue.append_column("log_prior", priors)
+    pq.write_table(catalogue, folder / CATALOGUE_FILE)
     teacher = read_json(run.folder / "teacher" / "teacher.json")
     facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
     ArtefactConfig(
@@ -162,7 +192,9 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         domain=run.domain,
         history_length=prepared.info["history_length"],
         num_candidates=prepared.info["num_candidates"],
-        scoring=run.recipe.settings("evaluate").scoring,
+        scoring=scoring,
+        candidates=run.recipe.settings("instructions").candidates,
+        calibration_weight=run.calibration.fits[scoring].weight,
         data={name: prepared.info.get(name) for name in facts},
         distil=shown_settings(run.trainer_settings("distil", "distil")),
         finetune=shown_settings(run.trainer_settings("finetune", "finetune")),
@@ -184,7 +216,7 @@ def evaluate(run: Run) -> None:
         prepared=run.prepared,
         load_backbone=run.backbone,
         word=lambda tokenizer: run.instruction_rows(tokenizer, config.seed),
-        scoring=config.scoring,
+        scoring=run.scoring,
         seed=config.seed,
     )
     scores = Scores(np.array(places))
@@ -201,7 +233,6 @@ def evaluate(run: Run) -> None:
     _keep_scores(run, examples, scores)
     if "finetune" in run.finished:
         model = run.folder / "model"
-        replace(ArtefactConfig.load(model), scoring=config.scoring).save(model)
         write_json(model / "results.json", results)
         write_text(model / "README.md", model_card(model))
     write_json(run.folder / "results.json", results)
@@ -247,10 +278,11 @@ def _agreement(
     untrained = new_soft_prompt(backbone, settings, tokenizer)
     prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
     rows = outputs.ranking_rows("rps", examples, tokenizer)
+    scoring = run.scoring(tokenizer)
     scorers = {
-        "no prompt": CandidateScorer(backbone, None, config.scoring),
-        "random prompt": scorer_of(untrained, config.scoring),
-        "distilled prompt": scorer_of(prompted, config.scoring),
+        "no prompt": CandidateScorer(backbone, None, scoring),
+        "random prompt": scorer_of(untrained, scoring),
+        "distilled prompt": scorer_of(prompted, scoring),
     }
     choices = {
         name: np.array([row.argmax() for row in score_rows(scorer, rows, state)])
@@ -271,6 +303,6 @@ def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:
 
 
 WORK: dict[str, Callable[[Run], None]] = {
-    work.__name__: work for work in (prepare, teach, distil, finetune, evaluate)
+    work.__name__: work for work in (prepare, teach, calibrate, distil, finetune, evaluate)
 }
 """What each stage of `delrec_hf.runs.order` does."""

@@ -1,8 +1,9 @@
 """What both stages' trainers share: refusals, and ranking on validation rows."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from peft import PeftModel
@@ -21,6 +22,23 @@ logger = get_logger(__name__)
 class StageConfig(SFTConfig):
     """What the settings of both stages share: SFTConfig with other defaults, and one more key."""
 
+    loss: Literal["title", "listwise"] = field(
+        default="title",
+        metadata={
+            "help": "learn the target's title token by token, or to rank the target above the "
+            "other candidates"
+        },
+    )
+    title_weight: float = field(
+        default=0.0, metadata={"help": "how much of the title's own loss `listwise` mixes in"}
+    )
+    temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "`listwise` divides scores by it; default: what makes the untrained model's "
+            "scores likeliest on validation"
+        },
+    )
     gradient_checkpointing: bool = field(
         default=False, metadata={"help": "recompute activations: less memory, a third more time"}
     )
@@ -37,8 +55,8 @@ class StageConfig(SFTConfig):
     )
 
 
-def check_trainer_config(config: SFTConfig, section: str) -> None:
-    """Refuse the SFTConfig keys that a soft prompt cannot bear.
+def check_trainer_config(config: StageConfig, section: str) -> None:
+    """Refuse keys that a soft prompt cannot bear, and numbers that make no loss.
 
     Raises:
         InputError: With the key and the reason.
@@ -49,6 +67,12 @@ def check_trainer_config(config: SFTConfig, section: str) -> None:
                 f"`{section}.{key}` is true; the soft prompt stands in front of each row, so "
                 f"packed rows would read their neighbours: set `{section}.{key}: false`"
             )
+    if config.temperature is not None and not config.temperature > 0:
+        raise InputError(
+            f"`{section}.temperature` is {config.temperature}; expected a number above 0"
+        )
+    if config.title_weight < 0:
+        raise InputError(f"`{section}.title_weight` is {config.title_weight}; expected 0 or more")
     if config.assistant_only_loss or config.completion_only_loss is False:
         raise InputError(
             f"`{section}` learns from the answer alone; leave completion_only_loss and "
@@ -60,7 +84,7 @@ def check_lengths(rows: Dataset, model: PeftModel, config: SFTConfig, section: s
     """Refuse rows that would be cut: the answer stands at their end.
 
     Args:
-        rows: Encoded rows, with `input_ids`.
+        rows: Encoded rows, with `input_ids`, or with `prompt_ids` and `candidate_ids`.
         model: The model that will read them.
         config: Its `max_length`, if set, is a limit besides the backbone's.
         section: The recipe's section, for the message.
@@ -73,15 +97,36 @@ def check_lengths(rows: Dataset, model: PeftModel, config: SFTConfig, section: s
     positions = getattr(text_config, "max_position_embeddings", None)
     limits = [config.max_length, None if positions is None else positions - virtual]
     limit = min((one for one in limits if one is not None), default=None)
-    batches = rows.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=1000)
-    lengths = (pc.list_value_length(batch["input_ids"]) for batch in batches)
-    longest = max((pc.max(found).as_py() for found in lengths), default=0)
+    longest = max(map(_longest, rows.with_format("arrow").iter(batch_size=1000)), default=0)
     if limit is not None and longest > limit:
         raise InputError(
             f"the longest row of `{section}` has {longest} tokens, more than the {limit} that "
             "max_length and the backbone's positions leave beside the soft prompt; set "
             "data.history_length, data.num_candidates or data.max_title_characters to less"
         )
+
+
+def _longest(batch: pa.Table) -> int:
+    """Return the length of the longest row, or of the longest prompt and candidate in one row."""
+    if "input_ids" in batch.column_names:
+        lengths = pc.list_value_length(batch["input_ids"])
+    else:
+        candidates = batch["candidate_ids"].combine_chunks()
+        sizes = pc.list_value_length(candidates.flatten())
+        owners = pc.list_parent_indices(candidates)
+        table = (
+            pa.table({"owner": owners, "size": sizes})
+            .group_by("owner")
+            .aggregate([("size", "max")])
+        )
+        lengths = pc.add(
+            pc.list_value_length(batch["prompt_ids"]), table.sort_by("owner")["size_max"]
+        )
+    longest: int = pc.max(lengths).as_py()
+    return longest
+
+
+_SHOWN = ("loss", "_weight", "_agreement", "hr@1", "ndcg@10")
 
 
 class _Lines(TrainerCallback):
@@ -91,7 +136,7 @@ class _Lines(TrainerCallback):
         shown = {
             name.removeprefix("eval_"): value
             for name, value in logs.items()
-            if name.endswith(("loss", "_weight", "_agreement", "_hr@1")) and name != "train_loss"
+            if name.endswith(_SHOWN) and name != "train_loss"
         }
         if shown and state.is_world_process_zero:
             part = ", validation" if any(name.startswith("eval_") for name in logs) else ""

@@ -10,21 +10,20 @@ from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from peft import PromptTuningConfig, PromptTuningInit, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
-from delrec_hf.finite import FiniteTrainer
-from delrec_hf.labels import IGNORED
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.rows import first_choices
+from delrec_hf.ranking.scoring import SUM, Scoring
 from delrec_hf.training.common import (
     StageConfig,
     check_lengths,
     check_trainer_config,
-    log_in_lines,
 )
+from delrec_hf.training.listwise import ListwiseCollator
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.task_weighting import dynamic_weights, fixed_weights
+from delrec_hf.training.trainer import RankingTrainer
 
 TASKS = ("ta", "rps")
 
@@ -75,8 +74,7 @@ class DistilConfig(StageConfig):
                 "expected numbers of 0 or more, one of them above 0"
             )
         if self.metric_for_best_model is None:
-            self.metric_for_best_model = "rps_loss" if "rps" in self.tasks else "ta_loss"
-            self.greater_is_better = False
+            self.metric_for_best_model = f"{'rps' if 'rps' in self.tasks else 'ta'}_ndcg@10"
         super().__post_init__()
         check_trainer_config(self, "distil")
 
@@ -140,7 +138,7 @@ def _check_whole_prompt(config: DistilConfig) -> None:
         )
 
 
-class PatternDistillationTrainer(FiniteTrainer, SFTTrainer):
+class PatternDistillationTrainer(RankingTrainer):
     """Trains the soft prompt on Temporal Analysis and Recommendation Pattern Simulating.
 
     Each task runs its own forward and backward: the batch is split, so this costs what one mixed
@@ -150,12 +148,15 @@ class PatternDistillationTrainer(FiniteTrainer, SFTTrainer):
     Args:
         model: Backbone with an untrained soft prompt, see `new_soft_prompt`.
         args: The settings.
-        train_rows: Task to encoded rows (`input_ids`, `labels`).
+        train_rows: Task to rows: for the loss `title` encoded ones (`input_ids`, `labels`), for
+            `listwise` rows to rank (`prompt_ids`, `candidate_ids`, `target_place`, and `chances`
+            where the teacher's whole distribution is learned).
         validation_rows: The same of the validation part.
-        agreement_rows: RPS rows with the columns `prompt_ids`, `candidate_ids` and `target_place`,
-            on which agreement with the teacher's first choice is measured.
+        ranking_rows: Task to validation rows to rank; of RPS, HR@1 is the agreement with the
+            teacher's first choice.
         processing_class: The tokenizer.
-        scoring: How candidates are scored for the agreement: as they will be ranked.
+        scoring: How candidates are scored: as they will be ranked.
+        temperature: What scores are divided by in the loss `listwise`.
     """
 
     args: DistilConfig
@@ -167,54 +168,49 @@ class PatternDistillationTrainer(FiniteTrainer, SFTTrainer):
         args: DistilConfig,
         train_rows: Mapping[str, Dataset],
         validation_rows: Mapping[str, Dataset],
-        agreement_rows: Dataset | None,
+        ranking_rows: Mapping[str, Dataset],
         processing_class: PreTrainedTokenizerBase,
-        scoring: Literal["sum", "mean"] = "sum",
+        scoring: Scoring = SUM,
+        temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         _check_whole_prompt(args)
         for rows in (*train_rows.values(), *validation_rows.values()):
             check_lengths(rows, model, args, "distil")
-        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
-        args.remove_unused_columns = False
+        pad = processing_class.pad_token_id
+        collate = (
+            DataCollatorForLanguageModeling(pad_token_id=pad)
+            if args.loss == "title"
+            else ListwiseCollator()
+        )
         super().__init__(
-            model=model,
-            args=args,
-            data_collator=TaskCollator(args.tasks, processing_class.pad_token_id),
+            model,
+            args,
             train_dataset=pair_tasks({task: train_rows[task] for task in args.tasks}, args.seed),
-            eval_dataset={
-                task: validation_rows[task].select_columns(["input_ids", "labels"])
-                for task in args.tasks
-            },
+            data_collator=TaskCollator(args.tasks, collate),
+            ranking_rows={task: ranking_rows[task] for task in args.tasks},
+            title_rows={task: validation_rows[task] for task in args.tasks},
             processing_class=processing_class,
+            scoring=scoring,
+            temperature=temperature,
             **kwargs,
         )
-        # SFTTrainer casts what trains on a quantised backbone to bfloat16, too coarse for a prompt.
-        model.soft_prompt.data = model.soft_prompt.data.float()
         if self.is_deepspeed_enabled and args.task_weighting == "dynamic":
             raise InputError(
                 "DeepSpeed keeps each task's gradient to itself; set `distil.task_weighting: fixed`"
             )
-        log_in_lines(self)
-        self._agreement_rows = agreement_rows
-        self._scoring = scoring
         self._gradients: dict[str, torch.Tensor] = {}
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Count the answer tokens of each task in all micro-batches of a step.
-
-        Where `average_tokens_across_devices` is set, as it is by default, those of all processes.
-        """
+        """Count what each task's loss is a mean over, in all micro-batches of a step."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        tokens = {}
-        for task in self.args.tasks:
-            count = sum(int((batch[task]["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
-            tokens[task] = torch.tensor(count, device=device)
-            if self.args.average_tokens_across_devices:
-                tokens[task] = self.accelerator.reduce(tokens[task], "sum")
-        return batches, tokens
+        items = {
+            task: self.items_of([batch[task] for batch in batches], device)
+            for task in self.args.tasks
+        }
+        return batches, items
 
     def training_step(
         self,
@@ -227,7 +223,7 @@ class PatternDistillationTrainer(FiniteTrainer, SFTTrainer):
         Args:
             model: The model.
             inputs: Task to batch.
-            num_items_in_batch: Task to the number of tokens that the whole step learns from.
+            num_items_in_batch: Task to the number of tokens, or rows, of the whole step.
         """
         model.train()
         weights = self._fixed_weights()
@@ -280,31 +276,12 @@ class PatternDistillationTrainer(FiniteTrainer, SFTTrainer):
         ).sum(0)
         return weights
 
-    def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Add the agreement with the teacher's first choice to the validation of RPS."""
-        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        if metric_key_prefix.endswith("_rps") and self._agreement_rows is not None:
-            prefix = metric_key_prefix.removesuffix("_rps")
-            agreement = {f"{prefix}_agreement": self.agreement()}
-            self.log(agreement)
-            metrics |= agreement
-        return metrics
-
-    def agreement(self) -> float:
-        """Return the share of validation histories where model and teacher choose the same."""
-        rows = self._agreement_rows
-        if rows is None:
-            raise InputError("agreement needs rows with candidates; none were given")
-        chosen = first_choices(self.model, rows, self.accelerator, self._scoring)
-        return float((chosen == np.asarray(rows["target_place"])).mean())
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write no card at checkpoints: TRL's names neither the soft prompt nor the teacher."""
+    def ranked(self, rows: Dataset) -> dict[str, float]:
+        """Return what the ranking is worth; HR@1 of RPS also by its name in reports."""
+        found = super().ranked(rows)
+        if rows is self._ranking_rows.get("rps"):
+            found["agreement"] = found["hr@1"]
+        return found
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Count the operations of both tasks' batches."""

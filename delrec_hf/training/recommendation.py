@@ -2,24 +2,20 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
+import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
-from delrec_hf.finite import FiniteTrainer
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.rows import first_choices
-from delrec_hf.training.common import (
-    StageConfig,
-    check_lengths,
-    check_trainer_config,
-    log_in_lines,
-)
+from delrec_hf.ranking.scoring import SUM, Scoring
+from delrec_hf.training.common import StageConfig, check_lengths, check_trainer_config
+from delrec_hf.training.listwise import ListwiseCollator
+from delrec_hf.training.trainer import RankingTrainer
 
 
 @dataclass
@@ -40,7 +36,7 @@ class FinetuneConfig(StageConfig):
     learning_rate: float = field(default=1e-4, metadata={"help": "peak learning rate"})
     weight_decay: float = field(default=1e-6, metadata={"help": "weight decay"})
     metric_for_best_model: str | None = field(
-        default="loss", metadata={"help": "validation metric that chooses the checkpoint"}
+        default="ndcg@10", metadata={"help": "validation metric that chooses the checkpoint"}
     )
 
     def __post_init__(self) -> None:
@@ -85,18 +81,19 @@ def with_lora(
     return model
 
 
-class RecommendationTrainer(FiniteTrainer, SFTTrainer):
+class RecommendationTrainer(RankingTrainer):
     """Trains LoRA on LLM-based Sequential Recommendation; validates by ranking.
 
     Args:
         model: From `with_lora`.
         args: The settings.
-        train_rows: Encoded rows (`input_ids`, `labels`).
+        train_rows: For the loss `title` encoded rows (`input_ids`, `labels`), for `listwise` rows
+            to rank (`prompt_ids`, `candidate_ids`, `target_place`).
         validation_rows: The same of the validation part.
-        ranking_rows: Validation rows with `prompt_ids`, `candidate_ids` and `target_place`, on
-            which HR@1 is measured.
+        ranking_rows: Validation rows to rank, by which the checkpoint is chosen.
         processing_class: The tokenizer.
-        scoring: How candidates are scored for HR@1: as they will be ranked.
+        scoring: How candidates are scored: as they will be ranked.
+        temperature: What scores are divided by in the loss `listwise`.
     """
 
     args: FinetuneConfig
@@ -108,46 +105,36 @@ class RecommendationTrainer(FiniteTrainer, SFTTrainer):
         args: FinetuneConfig,
         train_rows: Dataset,
         validation_rows: Dataset,
-        ranking_rows: Dataset | None,
+        ranking_rows: Dataset,
         processing_class: PreTrainedTokenizerBase,
-        scoring: Literal["sum", "mean"] = "sum",
+        scoring: Scoring = SUM,
+        temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         for rows in (train_rows, validation_rows):
             check_lengths(rows, model, args, "finetune")
+        is_title = args.loss == "title"
+        pad = processing_class.pad_token_id
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_rows.select_columns(["input_ids", "labels"]),
-            eval_dataset=validation_rows.select_columns(["input_ids", "labels"]),
+            model,
+            args,
+            train_dataset=train_rows.select_columns(["input_ids", "labels"])
+            if is_title
+            else train_rows,
+            data_collator=DataCollatorForLanguageModeling(pad_token_id=pad)
+            if is_title
+            else ListwiseCollator(),
+            ranking_rows={"": ranking_rows},
+            title_rows={"": validation_rows.select_columns(["input_ids", "labels"])}
+            if is_title
+            else {},
             processing_class=processing_class,
+            scoring=scoring,
+            temperature=temperature,
             **kwargs,
         )
-        # SFTTrainer casts what trains on a quantised backbone to bfloat16; a saved adapter loads in
-        # float32 and would give other logits than the model that was validated.
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-        log_in_lines(self)
-        self._ranking_rows = ranking_rows
-        self._scoring = scoring
 
-    def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Add HR@1 among the candidates to the validation."""
-        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        if self._ranking_rows is not None:
-            rows = self._ranking_rows
-            chosen = first_choices(self.model, rows, self.accelerator, self._scoring)
-            hits = chosen == np.asarray(rows["target_place"])
-            found = {f"{metric_key_prefix}_hr@1": float(hits.mean())}
-            self.log(found)
-            metrics |= found
-        return metrics
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write no card at checkpoints: TRL's names neither the soft prompt nor the teacher."""
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Any], device: torch.device
+    ) -> torch.Tensor | None:
+        return self.items_of(batch_samples, device) if batch_samples else None

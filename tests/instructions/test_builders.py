@@ -8,9 +8,11 @@ from datasets import Dataset, disable_progress_bars
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.builders import ROW_FEATURES, lsr_rows, rps_rows, ta_rows
+from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.templates import DOMAINS
 
 MOVIE, NUM_ITEMS, NUM_CANDIDATES, HISTORY, TOP_H, SEED = DOMAINS["movie"], 80, 8, 5, 4, 3
+SHOWN = InstructionsConfig()
 TITLES = [f"Film {row} ({1900 + row})" for row in range(NUM_ITEMS)]
 
 disable_progress_bars()
@@ -49,15 +51,31 @@ class World:
 
     def lsr(self, **changed):
         given = {"examples": self.examples, **changed}
-        return lsr_rows(given["examples"], self.items, TITLES, MOVIE)
+        return lsr_rows(given["examples"], self.items, TITLES, MOVIE, SHOWN)
 
     def rps(self, **changed):
         given = {"examples": self.examples, "predictions": self.predictions, **changed}
-        return rps_rows(given["examples"], given["predictions"], self.items, TITLES, MOVIE, SEED)
+        return rps_rows(
+            given["examples"],
+            given["predictions"],
+            self.items,
+            TITLES,
+            MOVIE,
+            SHOWN,
+            SEED,
+        )
 
     def ta(self, **changed):
         given = {"examples": self.examples, "sequences": self.sequences, **changed}
-        return ta_rows(given["examples"], given["sequences"], self.items, TITLES, MOVIE, SEED)
+        return ta_rows(
+            given["examples"],
+            given["sequences"],
+            self.items,
+            TITLES,
+            MOVIE,
+            SHOWN,
+            SEED,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -259,12 +277,21 @@ def test_ta_refuses_users_without_a_sequence(world):
 
 def test_titles_of_another_catalogue_are_refused(world):
     with pytest.raises(InputError, match="one title per item"):
-        lsr_rows(world.examples, world.items, TITLES[:-1], MOVIE)
+        lsr_rows(world.examples, world.items, TITLES[:-1], MOVIE, SHOWN)
 
 
 def test_two_processes_make_the_rows_of_one(world):
     one = world.rps()
-    two = rps_rows(world.examples, world.predictions, world.items, TITLES, MOVIE, SEED, num_proc=2)
+    two = rps_rows(
+        world.examples,
+        world.predictions,
+        world.items,
+        TITLES,
+        MOVIE,
+        SHOWN,
+        SEED,
+        num_proc=2,
+    )
     assert two[:] == one[:]
 
 
@@ -298,6 +325,7 @@ def test_rps_goes_without_a_filler_where_the_catalogue_has_none():
         Dataset.from_dict({"item_id": list("abcde"), "title": titles}),
         titles,
         MOVIE,
+        SHOWN,
         SEED,
     )
     assert sorted(rows[0]["candidates"]) == ["d", "e"]

@@ -74,9 +74,7 @@ def test_gradients_of_a_tree_equal_those_of_separate_rows(
             pairs = zip(PROMPTS, CANDIDATES, strict=True)
             found = [row_by_row(backbone, soft_prompt, *pair) for pair in pairs]
         else:
-            found = CandidateScorer(backbone, soft_prompt).differentiable_scores(
-                PROMPTS, CANDIDATES
-            )
+            found = CandidateScorer(backbone, soft_prompt).totals(PROMPTS, CANDIDATES)
         torch.stack([scores.logsumexp(0) for scores in found]).sum().backward()
         weight = backbone.get_input_embeddings().weight
         gradients.append((soft_prompt.grad, weight.grad.clone()))

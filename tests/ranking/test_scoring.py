@@ -10,7 +10,7 @@ import torch
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking import budget
-from delrec_hf.ranking.scoring import CandidateScorer, make_batches
+from delrec_hf.ranking.scoring import CandidateScorer, Scoring, make_batches
 from delrec_hf.ranking.separate import row_by_row
 
 SHAPES = ["qwen2", "llama", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt2"]
@@ -38,7 +38,9 @@ def _naive(
 
 
 def _scorer(model: DelRecModel, *, soft: bool = True, kind: Any = "sum") -> CandidateScorer:
-    return CandidateScorer(model.backbone, model.soft_prompt.detach() if soft else None, kind)
+    return CandidateScorer(
+        model.backbone, model.soft_prompt.detach() if soft else None, Scoring(kind)
+    )
 
 
 @pytest.mark.parametrize("soft", [True, False], ids=["soft prompt", "no prompt"])

@@ -98,7 +98,7 @@ def test_the_tree_needs_no_words(
 
 def test_gradients_go_through_a_backbone_with_states(tiny: Callable[..., Any]) -> None:
     backbone, soft_prompt = tiny("lfm2"), SOFT.clone().requires_grad_()
-    found = CandidateScorer(backbone, soft_prompt).differentiable_scores([PROMPT], [CANDIDATES])
+    found = CandidateScorer(backbone, soft_prompt).totals([PROMPT], [CANDIDATES])
     found[0].logsumexp(0).backward()
     assert soft_prompt.grad is not None
     assert soft_prompt.grad.abs().max() > 0

@@ -18,12 +18,23 @@ from delrec_hf.training.distillation import (
 
 ANSWER = 4  # tokens of every answer: no process has more to learn from than another
 
+TO_RANK = ["prompt_ids", "candidate_ids", "target_place"]
+
 
 def rows(task: int) -> Dataset:
     generator = np.random.default_rng(task)
     texts = [generator.integers(10, 500, 12 + row % 5).tolist() for row in range(16)]
     labels = [[-100] * (len(text) - ANSWER) + text[-ANSWER:] for text in texts]
-    return Dataset.from_dict({"input_ids": texts, "labels": labels})
+    offered = [[text[-ANSWER:], text[3:5], text[5:9]] for text in texts]
+    return Dataset.from_dict(
+        {
+            "input_ids": texts,
+            "labels": labels,
+            "prompt_ids": [text[:-ANSWER] for text in texts],
+            "candidate_ids": offered,
+            "target_place": [0] * len(texts),
+        }
+    )
 
 
 def main(folder: Path, batch_size: int, settings: str) -> None:
@@ -49,8 +60,9 @@ def main(folder: Path, batch_size: int, settings: str) -> None:
         **json.loads(settings),
     )
     model = new_soft_prompt(backbone, config, tokenizer)
-    encoded = {task: rows(number) for number, task in enumerate(config.tasks)}
-    trainer = PatternDistillationTrainer(model, config, encoded, encoded, None, tokenizer)
+    kept = ["input_ids", "labels"] if config.loss == "title" else TO_RANK
+    encoded = {task: rows(number).select_columns(kept) for number, task in enumerate(config.tasks)}
+    trainer = PatternDistillationTrainer(model, config, encoded, encoded, encoded, tokenizer)
     trainer.train()
     state = PartialState()
     if state.is_main_process:

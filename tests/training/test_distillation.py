@@ -6,15 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from accelerate import DeepSpeedPlugin
 from datasets import Dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
+from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 
@@ -96,14 +98,16 @@ def test_fixed_weights_give_the_gradient_of_the_weighted_loss(
     torch.testing.assert_close(found, loss.detach())
 
 
+@pytest.mark.parametrize("loss", ["title", "listwise"])
 @pytest.mark.parametrize("weighting", ["dynamic", "fixed"])
 def test_two_micro_batches_of_two_equal_one_batch_of_four(
-    distiller: Distiller, tmp_path: Path, weighting: str
+    distiller: Distiller, tmp_path: Path, weighting: str, loss: str
 ) -> None:
     prompts, logs = [], []
     for size, steps in ((4, 1), (2, 2)):
         trainer = distiller(
             tmp_path / str(size),
+            loss=loss,
             task_weighting=weighting,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
@@ -134,16 +138,15 @@ def test_losses_and_weights_of_each_task_are_logged(distiller: Distiller, tmp_pa
             abs=1e-3,
         )
     logged = {name for entry in trainer.state.log_history for name in entry}
-    assert {"eval_ta_loss", "eval_rps_loss", "eval_agreement"} <= logged
+    assert {"eval_ta_loss", "eval_rps_loss", "eval_rps_agreement", "eval_rps_ndcg@10"} <= logged
 
 
 @pytest.mark.parametrize("scoring", ["sum", "mean"])
 def test_agreement_is_the_share_of_the_teachers_first_choices(
-    distiller: Distiller, tmp_path: Path, scoring: str
+    distiller: Distiller, tmp_path: Path, scoring: Literal["sum", "mean"]
 ) -> None:
-    trainer = distiller(tmp_path, scoring=scoring)
-    rows = trainer._agreement_rows
-    assert rows is not None
+    trainer = distiller(tmp_path, scoring=Scoring(scoring))
+    rows = trainer._ranking_rows["rps"]
     chosen: dict[str, list[int]] = {"sum": [], "mean": []}
     for row in rows:
         gained = []
@@ -159,14 +162,16 @@ def test_agreement_is_the_share_of_the_teachers_first_choices(
         for name, found in chosen.items()
     }
     assert shares["sum"] != shares["mean"], "both score alike: the test shows nothing"
-    assert trainer.agreement() == pytest.approx(shares[scoring])
+    assert trainer.evaluate()["eval_rps_agreement"] == pytest.approx(shares[scoring])
 
 
+@pytest.mark.parametrize("loss", ["title", "listwise"])
 @pytest.mark.parametrize("weighting", ["dynamic", "fixed"])
 def test_resumed_training_equals_straight_training_bit_for_bit(
-    distiller: Distiller, tmp_path: Path, weighting: str
+    distiller: Distiller, tmp_path: Path, weighting: str, loss: str
 ) -> None:
     settings: dict[str, Any] = {
+        "loss": loss,
         "task_weighting": weighting,
         "max_steps": 6,
         "save_strategy": "steps",
@@ -214,10 +219,13 @@ def test_a_checkpoint_holds_the_prompt_at_its_root_and_no_card(
     assert not {"README.md", "prompt", "model.safetensors"} & names
 
 
-def test_gradient_checkpointing_gives_the_same_prompt(distiller: Distiller, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["title", "listwise"])
+def test_gradient_checkpointing_gives_the_same_prompt(
+    distiller: Distiller, tmp_path: Path, loss: str
+) -> None:
     prompts = []
     for on in (False, True):
-        trainer = distiller(tmp_path / str(on), gradient_checkpointing=on)
+        trainer = distiller(tmp_path / str(on), loss=loss, gradient_checkpointing=on)
         trainer.train()
         assert trainer.model.backbone.is_gradient_checkpointing == on
         prompts.append(trainer.model.soft_prompt.detach())
@@ -240,10 +248,10 @@ def test_every_start_of_the_prompt_trains(distiller: Distiller, tmp_path: Path, 
 def test_one_task_alone_trains(distiller: Distiller, tmp_path: Path) -> None:
     trainer = distiller(tmp_path, tasks=["ta"], eval_strategy="steps", eval_steps=2)
     trainer.train()
-    assert trainer.args.metric_for_best_model == "ta_loss"
+    assert trainer.args.metric_for_best_model == "ta_ndcg@10"
     logged = {name for entry in trainer.state.log_history for name in entry}
     assert "ta_loss" in logged
-    assert not {"rps_loss", "eval_rps_loss", "eval_agreement"} & logged
+    assert not {"rps_loss", "eval_rps_loss", "eval_rps_agreement", "eval_rps_ndcg@10"} & logged
 
 
 def test_every_batch_holds_equally_many_rows_of_each_task(
@@ -251,9 +259,9 @@ def test_every_batch_holds_equally_many_rows_of_each_task(
 ) -> None:
     rows = pair_tasks({"ta": encoded_rows("ta", 5), "rps": encoded_rows("rps", 12)}, seed=3)
     assert len(rows) == 12
-    batch = TaskCollator(("ta", "rps"), pad_token_id=0)(list(rows)[:4])
+    batch = TaskCollator(("ta", "rps"), DataCollatorForLanguageModeling(0))(list(rows)[:4])
     assert {task: len(found["labels"]) for task, found in batch.items()} == {"ta": 4, "rps": 4}
-    seen = {tuple(ids) for ids in rows["ta_input_ids"]}
+    seen = {tuple(ids) for ids in rows["ta/input_ids"]}
     assert len(seen) == 5, "a row of the shorter task is never shown"
 
 
@@ -266,7 +274,7 @@ def test_paired_rows_are_the_tasks_own_rows_drawn_by_seed(
         order = np.resize(np.random.default_rng([3, number]).permutation(len(rows)), 12)
         for name in ("input_ids", "labels"):
             expected = [rows[int(place)][name] for place in order]
-            assert paired[f"{task}_{name}"][:] == expected
+            assert paired[f"{task}/{name}"][:] == expected
 
 
 def test_paired_rows_are_not_held_in_memory(
@@ -296,17 +304,18 @@ def test_launches_that_shard_the_prompt_are_refused(
         trainer.args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=3)
     with pytest.raises(InputError, match=f"{sharding} shards the soft prompt") as refused:
         PatternDistillationTrainer(
-            trainer.model, trainer.args, rows, rows, None, trainer.processing_class
+            trainer.model, trainer.args, rows, rows, rows, trainer.processing_class
         )
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loss", ["title", "listwise"])
 @pytest.mark.parametrize("weighting", ["dynamic", "fixed"])
 def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
-    tmp_path: Path, weighting: str
+    tmp_path: Path, weighting: str, loss: str
 ) -> None:
-    settings = {"average_tokens_across_devices": False, "task_weighting": weighting}
+    settings = {"loss": loss, "average_tokens_across_devices": False, "task_weighting": weighting}
     found = {}
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)

@@ -11,8 +11,9 @@ from peft import PeftModel
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.rows import ranking_rows
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.rows import ranking_rows
+from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 from tests.conftest import ITEMS
 
@@ -78,11 +79,13 @@ def test_the_prompt_takes_part_in_the_loss(
     assert abs(with_prompt - without) > 1e-3
 
 
+@pytest.mark.parametrize("loss", ["title", "listwise"])
 @pytest.mark.parametrize("stacked", [True, False], ids=["delrec", "lora-only"])
 def test_resumed_training_equals_straight_training_bit_for_bit(
-    finetuner: Finetuner, prompt: Path, tmp_path: Path, stacked: bool
+    finetuner: Finetuner, prompt: Path, tmp_path: Path, stacked: bool, loss: str
 ) -> None:
     settings: dict[str, Any] = {
+        "loss": loss,
         "max_steps": 6,
         "save_strategy": "steps",
         "save_steps": 3,
@@ -146,33 +149,37 @@ def test_a_checkpoint_holds_both_adapters_and_no_card(
     assert not {"README.md", "model.safetensors"} & names
 
 
+@pytest.mark.parametrize("loss", ["title", "listwise"])
 @pytest.mark.parametrize("stacked", [True, False], ids=["delrec", "lora-only"])
 def test_gradient_checkpointing_gives_the_same_lora(
-    finetuner: Finetuner, prompt: Path, tmp_path: Path, stacked: bool
+    finetuner: Finetuner, prompt: Path, tmp_path: Path, stacked: bool, loss: str
 ) -> None:
     found = []
     for on in (False, True):
         folder = prompt if stacked else None
-        trainer = finetuner(tmp_path / str(on), folder, gradient_checkpointing=on, lora_dropout=0.0)
+        settings = {"loss": loss, "gradient_checkpointing": on, "lora_dropout": 0.0}
+        trainer = finetuner(tmp_path / str(on), folder, **settings)
         trainer.train()
         found.append({n: p for n, p in trainer.model.named_parameters() if ".lora_" in n})
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("loss", ["title", "listwise"])
 def test_two_micro_batches_of_two_equal_one_batch_of_four(
-    finetuner: Finetuner, prompt: Path, tmp_path: Path
+    finetuner: Finetuner, prompt: Path, tmp_path: Path, loss: str
 ) -> None:
     found = []
     for size, steps in ((4, 1), (2, 2)):
         trainer = finetuner(
             tmp_path / str(size),
             prompt,
+            loss=loss,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             lora_dropout=0.0,
             optim="sgd",
-            learning_rate=0.1,
+            learning_rate=0.1 if loss == "title" else 0.001,  # rankings make larger gradients
             max_grad_norm=0,
         )
         trainer.train()
@@ -222,7 +229,7 @@ def test_validation_scores_candidates_as_they_will_be_ranked(
         validation_rows=encoded_rows("lsr", 6, seed=1),
         ranking_rows=rows,
         processing_class=encoder.tokenizer,
-        scoring=scoring,
+        scoring=Scoring(scoring),
     )
     assert trainer.evaluate()["eval_hr@1"] == 1
 

@@ -1,0 +1,170 @@
+"""What the trainers of both stages do alike: the loss, and validation by ranking."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from scipy.special import log_softmax
+from torch import nn
+from transformers import TrainerControl
+from trl import SFTTrainer
+from trl.models.utils import _ForwardRedirection
+
+from delrec_hf.finite import FiniteTrainer
+from delrec_hf.labels import IGNORED
+from delrec_hf.ranking.rows import score_rows, scorer_of
+from delrec_hf.ranking.scoring import Scoring
+from delrec_hf.ranking.tree import tree_width
+from delrec_hf.training.common import StageConfig, log_in_lines
+from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
+
+
+class RankingTrainer(FiniteTrainer, SFTTrainer):
+    """TRL's SFTTrainer that learns titles or rankings, and validates by ranking.
+
+    Args:
+        model: The model, what shall train set to train.
+        args: The settings.
+        train_dataset: What `data_collator` takes.
+        ranking_rows: Name to validation rows with `prompt_ids`, `candidate_ids` and `target_place`,
+            and `chances` where the target is a distribution. The name stands before the metrics.
+        title_rows: Name to validation rows with `input_ids` and `labels`, for the loss `title`.
+        scoring: How candidates are scored: as they will be ranked.
+        temperature: What scores are divided by to make a distribution over the candidates.
+        kwargs: Handed to SFTTrainer.
+    """
+
+    args: StageConfig
+    control: TrainerControl
+
+    def __init__(
+        self,
+        model: PeftModel,
+        args: StageConfig,
+        *,
+        ranking_rows: Mapping[str, Dataset],
+        title_rows: Mapping[str, Dataset],
+        scoring: Scoring,
+        temperature: float,
+        **kwargs: Any,
+    ) -> None:
+        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        args.remove_unused_columns = False
+        validation = dict(title_rows if args.loss == "title" else ranking_rows)
+        super().__init__(
+            model=model, args=args, eval_dataset=validation.get("", validation), **kwargs
+        )
+        # SFTTrainer casts what trains on a quantised backbone to bfloat16; a saved adapter loads in
+        # float32 and would give other logits than the model that was validated.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        log_in_lines(self)
+        self._ranking_rows = ranking_rows
+        self._scoring = scoring
+        self._temperature = temperature
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return SFTTrainer's loss for titles, and the mean over rows for rankings.
+
+        Candidates are scored under the forward of whatever the model is wrapped in, so that
+        gradients are reduced over processes.
+        """
+        if "candidate_ids" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        own = self.accelerator.unwrap_model(model)
+
+        def losses() -> torch.Tensor:
+            scorer = scorer_of(own, self._scoring)
+            return listwise_losses(scorer, inputs, self._temperature, self.args.title_weight)
+
+        loss = _ForwardRedirection()(model, own, losses).sum()
+        rows = len(inputs["prompt_ids"]) if num_items_in_batch is None else num_items_in_batch
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # of which DDP takes the mean
+        loss = loss / rows
+        return (loss, {}) if return_outputs else loss
+
+    def items_of(self, batches: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Count what the loss is a mean over: answers' tokens, or rows, of all processes."""
+        if self.args.loss == "title":
+            counts = [int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches]
+        else:
+            counts = [len(batch["prompt_ids"]) for batch in batches]
+        count = torch.tensor(sum(counts), device=device)
+        if self.args.average_tokens_across_devices:
+            count = self.accelerator.reduce(count, "sum")
+        return count
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Rank the validation rows; with the loss `title` measure that loss, too."""
+        metrics: dict[str, float] = {}
+        if self.args.loss == "title":
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            if eval_dataset is not None:  # one of several sets, as the line above asks for each
+                return metrics
+        for name, rows in self._ranking_rows.items():
+            prefix = f"{metric_key_prefix}_{name}_" if name else f"{metric_key_prefix}_"
+            found = {prefix + metric: value for metric, value in self.ranked(rows).items()}
+            self.log(found)
+            metrics |= found
+        if self.args.loss == "listwise":
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
+        return metrics
+
+    def ranked(self, rows: Dataset) -> dict[str, float]:
+        """Return what the model's ranking of these rows is worth; dropout stays off.
+
+        Returns:
+            `hr@1` and `ndcg@10` of the target, ties counted against it; with the loss `listwise`
+            also that `loss`, without the title's own part.
+
+        Raises:
+            InputError: If a score is not finite.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        scores = score_rows(scorer_of(self.model, self._scoring), rows, self.accelerator)
+        self.model.train(was_training)
+        places = rows["target_place"][:]
+        ranks = np.array([(one >= one[k]).sum() for one, k in zip(scores, places, strict=True)])
+        gains = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0)
+        found = {"hr@1": float((ranks == 1).mean()), "ndcg@10": float(gains.mean())}
+        if self.args.loss == "listwise":
+            chances = [one.numpy() for one in ListwiseCollator()(list(rows))["chances"]]
+            found["loss"] = -float(
+                np.mean(
+                    [
+                        (wanted * log_softmax(one / self._temperature)).sum()
+                        for one, wanted in zip(scores, chances, strict=True)
+                    ]
+                )
+            )
+        return found
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Count the operations of a batch; of rows to rank, by the tokens of their trees."""
+        if "candidate_ids" not in inputs:
+            return int(super().floating_point_ops(inputs))
+        rows = zip(inputs["prompt_ids"], inputs["candidate_ids"], strict=True)
+        tokens = sum(tree_width(prompt, offered, 0) for prompt, offered in rows)
+        return int(super().floating_point_ops({"input_ids": torch.empty(tokens)}))
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write no card at checkpoints: TRL's names neither the soft prompt nor the teacher."""

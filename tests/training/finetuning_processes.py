@@ -1,0 +1,59 @@
+"""Trains LoRA by ranking with however many processes launch it; writes what it became."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.resources import resource
+from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
+
+
+def rows() -> Dataset:
+    generator = np.random.default_rng(0)
+    drawn = [generator.integers(10, 500, 20).tolist() for _ in range(16)]
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [text[: 7 + row % 5] for row, text in enumerate(drawn)],
+            "candidate_ids": [[text[12:14], text[14:17], text[17:]] for text in drawn],
+            "target_place": [row % 3 for row in range(16)],
+        }
+    )
+
+
+def main(out: Path, batch_size: int) -> None:
+    place = str(resource("recipes/backbones/toy"))
+    backbone, tokenizer = load_backbone(
+        BackboneConfig(model_name_or_path=place, torch_dtype="float32")
+    )
+    config = FinetuneConfig(
+        output_dir=str(out.with_suffix("")),
+        loss="listwise",
+        per_device_train_batch_size=batch_size,
+        max_steps=3,
+        lora_dropout=0.0,
+        optim="sgd",  # an optimizer that divides by the gradient's size would hide a wrong one
+        learning_rate=1.0,
+        max_grad_norm=0,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+    )
+    model = with_lora(backbone, config, None)
+    trainer = RecommendationTrainer(model, config, rows(), rows(), rows(), tokenizer)
+    trainer.train()
+    state = PartialState()
+    if state.is_main_process:
+        weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+        torch.save({"processes": state.num_processes, **weights}, out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
