@@ -61,6 +61,7 @@ def write_predictions(
     top_h: int,
     folder: Path,
     *,
+    instead: Mapping[str, Teacher] | None = None,
     filter_seen: bool = True,
     disable_tqdm: bool = False,
 ) -> None:
@@ -79,6 +80,7 @@ def write_predictions(
         places: Rows with `user_id` and `position`, by part.
         top_h: How many items to keep.
         folder: What was there is replaced once all is written, and stays if anything fails.
+        instead: Teachers that are asked in its place, by part.
         filter_seen: Leave out the items before the position, however far back.
         disable_tqdm: Show no progress bar.
     """
@@ -87,7 +89,8 @@ def write_predictions(
         for part, rows in places.items():
             path = aside / _shard(part, state.process_index, state.num_processes)
             share = (state.process_index, state.num_processes)
-            found = score_batches(teacher, prepared, rows, f"predict {part}", disable_tqdm, share)
+            asked = (instead or {}).get(part, teacher)
+            found = score_batches(asked, prepared, rows, f"predict {part}", disable_tqdm, share)
             _write(path, (_lists(batch, top_h, filter_seen) for batch in found))
 
 

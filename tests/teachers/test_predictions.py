@@ -225,6 +225,15 @@ def test_what_is_written_is_what_is_predicted(
     assert names == {f"{part}-00000-of-00001.parquet" for part in places}
 
 
+def test_a_part_can_have_a_teacher_of_its_own(prepared: PreparedData, tmp_path: Path) -> None:
+    teacher, other = Popularity.fit(prepared), Markov.fit(prepared)
+    instead = {"train": other}
+    write_predictions(teacher, prepared, prepared.examples, 5, tmp_path / "lists", instead=instead)
+    for part, rows in prepared.examples.items():
+        asked = other if part == "train" else teacher
+        assert read_predictions(tmp_path / "lists", part)[:] == predict(asked, prepared, rows, 5)[:]
+
+
 def test_written_lists_load_as_splits_of_a_dataset(prepared: PreparedData, tmp_path: Path) -> None:
     teacher = Popularity.fit(prepared)
     write_predictions(teacher, prepared, prepared.examples, 5, tmp_path / "lists")
