@@ -30,7 +30,7 @@ from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.run import Run
-from delrec_hf.teachers.learning.training import train_teacher
+from delrec_hf.teachers.folds import load_label_teacher, train_teachers
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
 from delrec_hf.training.common import StageConfig, shown_settings
@@ -49,17 +49,22 @@ def prepare(run: Run) -> None:
 
 
 def teach(run: Run) -> None:
-    """Train the teacher and keep its best items for every example."""
+    """Train the teacher and keep its best items for every example.
+
+    With folds, those of the training examples are from teachers that have not seen their user.
+    """
     config = run.trainer_settings("teacher", "teach")
-    folder = run.folder / "teacher"
-    train_teacher(run.prepared, config, folder)
-    places = {part: run.prepared.examples[part] for part in PARTS}
+    folder, prepared = run.folder / "teacher", run.prepared
+    train_teachers(prepared, config, folder)
+    teacher = load_teacher(folder, prepared)
+    label_teacher = load_label_teacher(folder, prepared) if config.folds else teacher
     write_predictions(
-        load_teacher(folder, run.prepared),
-        run.prepared,
-        places,
+        teacher,
+        prepared,
+        {part: prepared.examples[part] for part in PARTS},
         config.top_h,
         folder / "predictions",
+        instead={"train": label_teacher},
         filter_seen=config.filter_seen,
         disable_tqdm=config.disable_tqdm,
     )

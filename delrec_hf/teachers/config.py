@@ -64,7 +64,7 @@ _SETTINGS = {
     "popularity": (),
     "markov": (),
     "co-occurrence": (),
-    "ranked_lists": ("allow_leaks",),
+    "ranked_lists": ("allow_leaks", "out_of_fold"),
 }
 """The settings that make a teacher of each type what it is."""
 
@@ -93,6 +93,20 @@ class TeacherConfig(TrainingArguments):
     allow_leaks: bool = field(
         default=False,
         metadata={"help": "ranked_lists: take lists that seem to know what was held out"},
+    )
+    out_of_fold: bool = field(
+        default=False,
+        metadata={
+            "help": "ranked_lists: the lists at training positions are from recommenders that "
+            "have not seen their user"
+        },
+    )
+    folds: int = field(
+        default=0,
+        metadata={
+            "help": "label training positions by so many more teachers, none of which has seen "
+            "the users it labels; 0: by the teacher itself"
+        },
     )
     top_h: int = field(default=10, metadata={"help": "how many of its best items are kept"})
     filter_seen: bool = field(
@@ -190,6 +204,7 @@ class TeacherConfig(TrainingArguments):
         if not 0 <= self.calibration <= 1:
             raise InputError(f"teacher.calibration is {self.calibration}; expected 0 to 1")
         self._check_path()
+        self._check_folds()
 
     def _check_path(self) -> None:
         if self.type == "ranked_lists" and self.path is None:
@@ -201,6 +216,35 @@ class TeacherConfig(TrainingArguments):
             raise InputError(
                 f"teacher.path is {self.path!r}, and a teacher of type `{self.type}` reads no "
                 f"file; leave it out, or choose a type out of ranked_lists, {', '.join(NEURAL)}"
+            )
+
+    def _check_folds(self) -> None:
+        if self.out_of_fold and self.type != "ranked_lists":
+            raise InputError(
+                f"teacher.out_of_fold speaks about lists from a file, and teacher.type is "
+                f"`{self.type}`; leave it out, and set teacher.folds for labels out of fold"
+            )
+        if self.folds == 0:
+            return
+        if self.folds < 2:
+            raise InputError(
+                f"teacher.folds is {self.folds}; expected 2 or more, or 0 for labels by the "
+                "teacher itself"
+            )
+        if self.type == "ranked_lists":
+            raise InputError(
+                f"teacher.folds is {self.folds}, and lists from a file are not trained; leave it "
+                "out, and set teacher.out_of_fold: true if they were made out of fold"
+            )
+        if self.type == "random":
+            raise InputError(
+                f"teacher.folds is {self.folds}, and a `random` teacher learns from no user; leave "
+                "it out"
+            )
+        if self.path is not None:
+            raise InputError(
+                f"teacher.folds is {self.folds}, and the teacher in {self.path!r} is taken as it "
+                "is; leave out teacher.path, so that it is trained, or teacher.folds"
             )
 
     def settings(self) -> dict[str, Any]:

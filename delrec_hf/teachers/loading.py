@@ -36,10 +36,7 @@ def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
     Raises:
         InputError: If the folder holds no teacher, or one of another catalogue.
     """
-    path = Path(folder) / "teacher.json"
-    if not path.is_file():
-        raise InputError(f"{folder} holds no teacher.json; train a teacher with `delrec teach`")
-    record = read_json(path)
+    record = read_record(folder)
     if record["catalogue"] != fingerprints(prepared)["catalogue"]:
         raise InputError(_other_catalogue(folder, prepared))
     if record["type"] == "random":
@@ -57,6 +54,19 @@ def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
     known = model.config.users == fingerprints(prepared)["users"]
     users = pd.Index(column(prepared.sequences, "user_id")) if known else pd.Index([])
     return NeuralTeacher(model.to("cuda" if torch.cuda.is_available() else "cpu"), users)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what the `teacher.json` of a teacher's folder tells.
+
+    Raises:
+        InputError: If the folder holds none.
+    """
+    path = Path(folder) / "teacher.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no teacher.json; train a teacher with `delrec teach`")
+    record: dict[str, Any] = read_json(path)
+    return record
 
 
 def trained_before(prepared: PreparedData, config: TeacherConfig) -> SequentialModel:

@@ -84,6 +84,21 @@ def test_other_lists_of_the_same_teacher_train_nothing(taught: Ran, tmp_path: Pa
     assert (folder / "model.safetensors").stat().st_ino != weights.st_ino
 
 
+def test_other_folds_make_other_labels(taught: Ran, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "teacher" / "predictions"
+
+    def lists(folds: int) -> list[bytes]:
+        taught(teacher={"type": "markov", "folds": folds})
+        assert taught(teacher={"type": "markov", "folds": folds}) == []
+        names = [f"{part}-00000-of-00001.parquet" for part in ("train", "validation", "test")]
+        return [(folder / name).read_bytes() for name in names]
+
+    found = [lists(folds) for folds in (0, 2, 3, 0)]
+    assert len({train for train, *_ in found}) == 3
+    assert found[0] == found[3]
+    assert all(one[1:] == found[0][1:] for one in found)
+
+
 def test_the_log_says_why_a_stage_runs_again(taught: Ran, caplog: pytest.LogCaptureFixture) -> None:
     taught(teacher={"learning_rate": 0.5})
     assert "teach: runs again: teacher.learning_rate was 0.004, is 0.5" in caplog.messages

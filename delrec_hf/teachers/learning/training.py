@@ -76,7 +76,12 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
     }
     made: SequentialModel | RankedLists | None = None
     if config.type == "ranked_lists":
-        made = RankedLists.read(Path(str(config.path)), prepared, allow_leaks=config.allow_leaks)
+        made = RankedLists.read(
+            Path(str(config.path)),
+            prepared,
+            allow_leaks=config.allow_leaks,
+            out_of_fold=config.out_of_fold,
+        )
     elif config.type in NEURAL and config.path is not None:
         before = made = trained_before(prepared, config)
         record["settings"] = shape(before.config)
@@ -231,9 +236,9 @@ def _ndcg(predictions: EvalPrediction) -> dict[str, float]:
 
 
 def _fingerprint(prepared: PreparedData, config: TeacherConfig) -> str:
-    """Hash what decides a teacher; how its predictions are kept does not."""
+    """Hash what decides a teacher; other teachers and how predictions are kept do not."""
     settings = deciding_settings(config, {"bf16"})
-    for name in ("top_h", "filter_seen"):
+    for name in ("top_h", "filter_seen", "folds"):
         del settings[name]
     taken = Path(config.path) if config.path is not None else None
     lists = content_hash(taken) if taken is not None and taken.exists() else None

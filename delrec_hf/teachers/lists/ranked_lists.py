@@ -52,7 +52,14 @@ class RankedLists:
     scores: FloatArray
 
     @classmethod
-    def read(cls, path: Path, prepared: PreparedData, *, allow_leaks: bool = False) -> Self:
+    def read(
+        cls,
+        path: Path,
+        prepared: PreparedData,
+        *,
+        allow_leaks: bool = False,
+        out_of_fold: bool = False,
+    ) -> Self:
         """Read and check lists of the columns `user_id, position, item_id, rank[, score]`.
 
         Ids are compared as texts. `position` is the place in the user's sequence, from 0 on, of the
@@ -63,6 +70,8 @@ class RankedLists:
             path: A parquet, csv, tsv or json lines file.
             prepared: The data that the lists are for.
             allow_leaks: Warn of a leak in place of the error.
+            out_of_fold: Whoever made the training lists had not seen their user: that they know
+                their target is a leak then.
 
         Raises:
             InputError: If the file cannot be read, a row makes no sense, an example of validation
@@ -82,7 +91,7 @@ class RankedLists:
         )
         for part in ("validation", "test", "train"):
             _refuse_gaps(lists, prepared, part, path)
-        _refuse_leaks(lists, prepared, path, allow_leaks)
+        _refuse_leaks(lists, prepared, path, allow_leaks, out_of_fold)
         logger.info("read %d lists of %.1f items from %s", len(targets), lengths.mean(), path)
         return lists
 
@@ -203,8 +212,13 @@ def _refuse_gaps(lists: RankedLists, prepared: PreparedData, part: str, path: Pa
     )
 
 
-def _refuse_leaks(lists: RankedLists, prepared: PreparedData, path: Path, allowed: bool) -> None:
-    """Refuse lists that know held-out items; warn of those that know training targets."""
+def _refuse_leaks(
+    lists: RankedLists, prepared: PreparedData, path: Path, allowed: bool, out_of_fold: bool
+) -> None:
+    """Refuse lists that know held-out items; warn of those that know training targets.
+
+    Lists that are said to be out of fold must not know these either.
+    """
     sequences, teacher = lists.sequences, CoOccurrence.fit(prepared)
     generator = np.random.default_rng(_SEED)
 
@@ -219,7 +233,7 @@ def _refuse_leaks(lists: RankedLists, prepared: PreparedData, path: Path, allowe
         targets, found = targets[rows], found[rows]
         finding = look(found, targets, targets)
         text = f"{path} knows the item to come in the lists of {part} examples: {finding}"
-        if part != "train":
+        if part != "train" or out_of_fold:
             _refuse(finding, text, allowed)
         elif finding.is_leak:
             logger.warning("%s; a teacher remembers what it was trained on", text)
