@@ -31,6 +31,7 @@ from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.folds import load_label_teacher, train_teachers
+from delrec_hf.teachers.hit_rates import record_hit_rates
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
 from delrec_hf.training.common import StageConfig, shown_settings
@@ -68,6 +69,7 @@ def teach(run: Run) -> None:
         filter_seen=config.filter_seen,
         disable_tqdm=config.disable_tqdm,
     )
+    record_hit_rates(teacher, label_teacher, prepared, config, folder)
 
 
 def calibrate(run: Run) -> None:
