@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
 
 from delrec_hf.data.candidates import draw_candidates
 from delrec_hf.data.interactions import DataConfig, read_interactions
@@ -97,18 +97,9 @@ class PreparedData:
             examples: Rows of one of the parts.
             seed: Decides every draw; that of the data draws the stored ones again.
         """
-        table = self.sequences.with_format("arrow")[:]
-        lists = table["items"].combine_chunks()
-        starts = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
-        sequences = Sequences(
-            user_ids=table["user_id"].to_pylist(),
-            starts=starts.astype(np.int64),
-            items=lists.flatten().to_numpy().astype(np.int64),
-            timestamps=table["moments"].combine_chunks().flatten().to_numpy().astype(np.int64),
-            left_out={},
-        )
+        sequences = self._sequences()
         asked = examples.with_format("arrow")[:]
-        users = pc.index_in(asked["user_id"], value_set=table["user_id"].combine_chunks())
+        users = pc.index_in(asked["user_id"], value_set=pa.array(sequences.user_ids, pa.string()))
         candidates = draw_candidates(
             sequences,
             users.to_numpy().astype(np.int64),
@@ -120,6 +111,55 @@ class PreparedData:
         ends = np.arange(len(candidates) + 1) * self.info["num_candidates"]
         place = asked.column_names.index("candidates")
         return Dataset(asked.set_column(place, "candidates", _lists(candidates.ravel(), ends)))
+
+    def training_examples(self, number: int, seed: int) -> Dataset:
+        """Return examples at training positions drawn by seed, with candidates of their own.
+
+        Every item of a user's training part but the first is a position. All come once, in a new
+        order, before one comes again, and then with other candidates.
+
+        Args:
+            number: How many examples.
+            seed: Decides their order and their candidates.
+
+        Returns:
+            Rows as those of `examples["train"]`.
+        """
+        sequences = self._sequences()
+        ends = np.array(self.sequences["train_end"][:], dtype=np.int64)
+        sizes = np.maximum(ends - 1, 0)
+        users = np.repeat(np.arange(len(sizes)), sizes)
+        positions = np.arange(1, sizes.sum() + 1) - np.repeat(sizes.cumsum() - sizes, sizes)
+        if not len(users):
+            raise InputError("no user has two training items; there is no position to learn from")
+        parts = []
+        for turn in range(-(-number // len(users))):
+            order = np.random.default_rng([seed, turn]).permutation(len(users))
+            order = order[: number - turn * len(users)]
+            parts.append(
+                _examples(
+                    sequences,
+                    users[order],
+                    positions[order],
+                    len(self.items),
+                    history_length=self.info["history_length"],
+                    num_candidates=self.info["num_candidates"],
+                    seed=int(np.random.default_rng([seed, turn, 1]).integers(2**31)),
+                )
+            )
+        return concatenate_datasets(parts)
+
+    def _sequences(self) -> Sequences:
+        table = self.sequences.with_format("arrow")[:]
+        lists = table["items"].combine_chunks()
+        starts = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
+        return Sequences(
+            user_ids=table["user_id"].to_pylist(),
+            starts=starts.astype(np.int64),
+            items=lists.flatten().to_numpy().astype(np.int64),
+            timestamps=table["moments"].combine_chunks().flatten().to_numpy().astype(np.int64),
+            left_out={},
+        )
 
 
 def prepare(config: DataConfig, folder: Path) -> PreparedData:
@@ -142,7 +182,14 @@ def prepare(config: DataConfig, folder: Path) -> PreparedData:
     split = split_sequences(sequences, config)
     examples = DatasetDict(
         {
-            part: _examples(sequences, *targets, len(items), config)
+            part: _examples(
+                sequences,
+                *targets,
+                len(items),
+                history_length=config.history_length,
+                num_candidates=config.num_candidates,
+                seed=config.seed,
+            )
             for part, targets in split.targets.items()
         }
     )
@@ -183,16 +230,21 @@ def _sequence_table(sequences: Sequences, split: Split) -> Dataset:
 
 
 def _examples(
-    sequences: Sequences, users: IntArray, positions: IntArray, num_items: int, config: DataConfig
+    sequences: Sequences,
+    users: IntArray,
+    positions: IntArray,
+    num_items: int,
+    *,
+    history_length: int,
+    num_candidates: int,
+    seed: int,
 ) -> Dataset:
-    candidates = draw_candidates(
-        sequences, users, positions, num_items, config.num_candidates, config.seed
-    )
-    shown = np.minimum(positions, config.history_length)
+    candidates = draw_candidates(sequences, users, positions, num_items, num_candidates, seed)
+    shown = np.minimum(positions, history_length)
     offsets = np.concatenate([[0], np.cumsum(shown)])
     targets = sequences.starts[users] + positions
     places = np.arange(offsets[-1]) + np.repeat(targets - shown - offsets[:-1], shown)
-    ends = np.arange(len(users) + 1) * config.num_candidates
+    ends = np.arange(len(users) + 1) * num_candidates
     columns = {
         "user_id": pa.array(sequences.user_ids, pa.string()).take(pa.array(users)),
         "position": pa.array(positions, pa.int32()),

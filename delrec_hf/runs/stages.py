@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
@@ -29,14 +30,20 @@ from delrec_hf.ranking.calibration import calibrate as measure
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.record import library_versions
+from delrec_hf.runs.rows import distil_rows, to_learn
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.folds import load_label_teacher, train_teachers
 from delrec_hf.teachers.hit_rates import record_hit_rates
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
-from delrec_hf.training.common import StageConfig, shown_settings
-from delrec_hf.training.distillation import PatternDistillationTrainer, new_soft_prompt
+from delrec_hf.training.common import shown_settings
+from delrec_hf.training.distillation import (
+    PatternDistillationTrainer,
+    new_soft_prompt,
+)
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+
+FloatArray = npt.NDArray[np.float64]
 
 logger = get_logger(__name__)
 
@@ -93,27 +100,14 @@ def distil(run: Run) -> None:
     """Stage 1: train the soft prompt."""
     config = run.trainer_settings("distil", "distil")
     backbone, tokenizer = run.backbone()
-    write = run.instruction_rows(tokenizer, config.seed)
-    rows = {
-        part: {
-            task: write.of_part(
-                task, part, config.max_validation_users if part != "train" else None
-            )
-            for task in config.tasks
-        }
-        for part in ("train", "validation")
-    }
-    to_learn = {
-        part: {task: _to_learn(write, found, config) for task, found in tasks.items()}
-        for part, tasks in rows.items()
-    }
+    rows = distil_rows(run, config, tokenizer)
     model = new_soft_prompt(backbone, config, tokenizer)
     trainer = PatternDistillationTrainer(
         model=model,
         args=config,
-        train_rows=to_learn["train"],
-        validation_rows=to_learn["validation"],
-        ranking_rows={task: write.to_rank(found) for task, found in rows["validation"].items()},
+        train_rows=rows.train,
+        validation_rows=rows.validation,
+        ranking_rows=rows.ranking,
         processing_class=tokenizer,
         scoring=run.scoring(tokenizer),
         temperature=run.temperature(config),
@@ -137,11 +131,6 @@ def finetune(run: Run) -> None:
         shutil.rmtree(run.folder / "lora-only", ignore_errors=True)
 
 
-def _to_learn(write: InstructionRows, rows: Dataset, config: StageConfig) -> Dataset:
-    """Return instruction rows in the form that the stage's loss takes."""
-    return write.encoded(rows) if config.loss == "title" else write.to_rank(rows)
-
-
 def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -> None:
     logger.info("finetune: LoRA %s the soft prompt", "without" if prompt is None else "behind")
     config = run.trainer_settings("finetune", checkpoints)
@@ -152,8 +141,8 @@ def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -
     trainer = RecommendationTrainer(
         model=model,
         args=config,
-        train_rows=_to_learn(write, write.of_part("lsr", "train"), config),
-        validation_rows=_to_learn(write, validation, config),
+        train_rows=to_learn(write, write.of_part("lsr", "train"), config),
+        validation_rows=to_learn(write, validation, config),
         ranking_rows=write.to_rank(validation),
         processing_class=tokenizer,
         scoring=run.scoring(tokenizer),

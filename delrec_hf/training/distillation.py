@@ -35,6 +35,27 @@ class DistilConfig(StageConfig):
     tasks: list[str] = field(
         default_factory=lambda: list(TASKS), metadata={"help": "which of `ta` and `rps` to learn"}
     )
+    rps_labels: Literal["first", "scores"] = field(
+        default="first",
+        metadata={
+            "help": "what RPS learns: the teacher's first choice, or (`listwise`) its distribution "
+            "over the candidates"
+        },
+    )
+    rps_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "what the teacher's scores are divided by to make that distribution; default: "
+            "what fits the validation targets best"
+        },
+    )
+    positions: Literal["examples", "all"] = field(
+        default="examples",
+        metadata={
+            "help": "learn at the positions of stage 2, or at every training position with new "
+            "candidates each time"
+        },
+    )
     num_virtual_tokens: int = field(default=80, metadata={"help": "length of the soft prompt"})
     prompt_init: Literal["random", "vocabulary", "text"] = field(
         default="vocabulary",
@@ -64,6 +85,15 @@ class DistilConfig(StageConfig):
         unknown = set(self.tasks) - set(TASKS)
         if unknown or not self.tasks:
             raise InputError(f"`distil.tasks` is {self.tasks}; expected `ta`, `rps` or both")
+        if self.rps_labels == "scores" and self.loss != "listwise":
+            raise InputError(
+                "`distil.rps_labels` is `scores`, a distribution over the candidates, which the "
+                "loss `title` cannot learn; set `distil.loss: listwise`, or `rps_labels: first`"
+            )
+        if self.rps_temperature is not None and not self.rps_temperature > 0:
+            raise InputError(
+                f"`distil.rps_temperature` is {self.rps_temperature}; expected a number above 0"
+            )
         if self.num_virtual_tokens < 1:
             raise InputError(
                 f"`distil.num_virtual_tokens` is {self.num_virtual_tokens}; expected 1 or more"
