@@ -126,6 +126,23 @@ def _longest(batch: pa.Table) -> int:
     return longest
 
 
+def widths(rows: Dataset) -> list[int]:
+    """Return how many tokens each row holds, those of all its candidates and tasks together."""
+    total: pa.Array = pa.array([0] * len(rows))
+    table = rows.with_format("arrow")[:]
+    for name in rows.column_names:
+        tokens = table[name].combine_chunks()
+        if name.endswith("candidate_ids"):
+            sizes = pa.table({"row": pc.list_parent_indices(tokens)})
+            sizes = sizes.append_column("size", pc.list_value_length(tokens.flatten()))
+            sums = sizes.group_by("row").aggregate([("size", "sum")]).sort_by("row")["size_sum"]
+            total = pc.add(total, sums.combine_chunks())
+        elif name.endswith(("prompt_ids", "input_ids")):
+            total = pc.add(total, pc.list_value_length(tokens))
+    found: list[int] = total.to_pylist()
+    return found
+
+
 _SHOWN = ("loss", "_weight", "_agreement", "hr@1", "ndcg@10")
 
 

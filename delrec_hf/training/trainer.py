@@ -18,7 +18,7 @@ from delrec_hf.labels import IGNORED
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.ranking.tree import tree_width
-from delrec_hf.training.common import StageConfig, log_in_lines
+from delrec_hf.training.common import StageConfig, log_in_lines, widths
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
 
 
@@ -45,6 +45,7 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
         model: PeftModel,
         args: StageConfig,
         *,
+        train_dataset: Dataset,
         ranking_rows: Mapping[str, Dataset],
         title_rows: Mapping[str, Dataset],
         scoring: Scoring,
@@ -54,8 +55,14 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.remove_unused_columns = False
         validation = dict(title_rows if args.loss == "title" else ranking_rows)
+        if args.train_sampling_strategy == "group_by_length":
+            train_dataset = train_dataset.add_column(args.length_column_name, widths(train_dataset))
         super().__init__(
-            model=model, args=args, eval_dataset=validation.get("", validation), **kwargs
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=validation.get("", validation),
+            **kwargs,
         )
         # SFTTrainer casts what trains on a quantised backbone to bfloat16; a saved adapter loads in
         # float32 and would give other logits than the model that was validated.

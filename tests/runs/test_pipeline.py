@@ -34,6 +34,9 @@ from tests.runs.films import (
     write_recipe,
 )
 
+TAUGHT = [stage for stage in STAGES if stage not in ("prepare", "calibrate")]
+"""What runs again with another teacher."""
+
 
 @pytest.mark.slow
 def test_a_users_own_folder_ends_with_a_table_of_every_system(finished: Path) -> None:
@@ -54,6 +57,7 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "data",
         "teacher",
+        "calibration",
         "distil",
         "lora-only",
         "model",
@@ -141,10 +145,12 @@ def test_a_finished_run_repeats_nothing(again: Callable[..., list[str]]) -> None
 @pytest.mark.parametrize(
     ("changes", "ran"),
     [
-        ({"evaluate": {"scoring": "mean"}}, STAGES[4:]),
-        ({"finetune": {"lora_r": 4, "lora_only": False}}, STAGES[3:]),
-        ({"distil": {"num_virtual_tokens": 5}}, STAGES[2:]),
-        ({"teacher": {"type": "markov"}}, STAGES[1:]),
+        ({"evaluate": {"scoring": "mean"}}, STAGES[3:]),
+        ({"evaluate": {"scoring": "calibrated"}}, STAGES[3:]),
+        ({"instructions": {"candidates": "unlisted"}}, STAGES[2:]),
+        ({"finetune": {"lora_r": 4, "lora_only": False}}, STAGES[4:]),
+        ({"distil": {"num_virtual_tokens": 5}}, STAGES[3:]),
+        ({"teacher": {"type": "markov"}}, TAUGHT),
         ({"data": {"num_candidates": 5}}, STAGES),
     ],
 )
@@ -187,7 +193,7 @@ def test_every_teacher_goes_to_the_end_of_the_chain(
         pq.write_table(lists_of(finished), teacher["path"])
     if kind == "by path":
         teacher = {"type": "sasrec", "path": str(finished / "teacher")}
-    assert again(teacher=teacher) == STAGES[1:]
+    assert again(teacher=teacher) == TAUGHT
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert f"teacher/{teacher['type']}" in results["systems"]
     assert 0 < results["systems"]["delrec"]["ndcg@10"] <= 1
@@ -197,7 +203,7 @@ def test_every_teacher_goes_to_the_end_of_the_chain(
     assert again(teacher=teacher) == []
     if kind == "ranked_lists":
         pq.write_table(lists_of(finished).slice(1), teacher["path"])
-        assert again(teacher=teacher) == STAGES[1:]
+        assert again(teacher=teacher) == TAUGHT
 
 
 def test_changed_data_repeat_what_reads_them(
@@ -246,7 +252,7 @@ def test_a_stage_says_which_one_must_run_before_it(films: Path, tmp_path: Path) 
         with pytest.raises(InputError, match=f"`{only}` reads .* run `delrec {first}` first"):
             run_recipe(Recipe(tmp_path / "run", sections(films)), only)
     run_recipe(Recipe(tmp_path / "run", sections(films)), "prepare")
-    with pytest.raises(InputError, match="run `delrec distill` first"):
+    with pytest.raises(InputError, match="run `delrec calibrate` first"):
         run_recipe(Recipe(tmp_path / "run", sections(films)), "finetune")
 
 

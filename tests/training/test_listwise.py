@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
 
 from delrec_hf.errors import InputError
 from delrec_hf.ranking import budget
 from delrec_hf.ranking.rows import scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
+from delrec_hf.training.common import widths
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
-from delrec_hf.training.recommendation import RecommendationTrainer
+from delrec_hf.training.pairs import pair_tasks
+from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 
 Finetuner = Callable[..., RecommendationTrainer]
 
@@ -198,6 +201,49 @@ def test_numbers_that_make_no_loss_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=rf"finetune\.{key}"):
         finetune_config(tmp_path, **{key: value})
+
+
+def test_widths_count_the_tokens_of_all_tasks_and_candidates(
+    rows_to_rank: Callable[..., Dataset], encoded_rows: Callable[..., Dataset]
+) -> None:
+    def tokens(row: dict[str, Any], prefix: str = "") -> int:
+        return len(row[f"{prefix}prompt_ids"]) + sum(map(len, row[f"{prefix}candidate_ids"]))
+
+    rows = {task: rows_to_rank(task, 6) for task in ("ta", "rps")}
+    assert widths(rows["ta"]) == [tokens(row) for row in rows["ta"]]
+    paired = pair_tasks(rows, seed=0)
+    assert widths(paired) == [tokens(row, "ta/") + tokens(row, "rps/") for row in paired]
+    encoded = encoded_rows("lsr", 6)
+    assert widths(encoded) == list(map(len, encoded["input_ids"]))
+
+
+def test_batches_by_length_hardly_pad(
+    load_tiny: Callable[..., Any],
+    finetune_config: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = Dataset.from_dict(
+        {
+            "prompt_ids": [[5] * int(generator.integers(5, 200)) for _ in range(100)],
+            "candidate_ids": [[[6, 7], [8]]] * 100,
+            "target_place": [0] * 100,
+        }
+    )
+
+    def padding(strategy: str) -> float:
+        config = finetune_config(tmp_path, loss="listwise", train_sampling_strategy=strategy)
+        model = with_lora(load_tiny(), config, None)
+        trainer = RecommendationTrainer(model, config, rows, rows, rows, tokenizer)
+        held, real = 0, 0
+        for batch in trainer.get_train_dataloader():
+            tokens = [len(prompt) + 3 for prompt in batch["prompt_ids"]]
+            held, real = held + max(tokens) * len(tokens), real + sum(tokens)
+        return 1 - real / held
+
+    assert padding("random") > 0.2
+    assert padding("group_by_length") < 0.05
 
 
 @pytest.mark.slow
