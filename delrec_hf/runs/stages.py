@@ -176,7 +176,9 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
     prepared = run.prepared
     scoring = run.recipe.settings("evaluate").scoring
     catalogue = prepared.items.select_columns(["item_id", "title"]).with_format("arrow")[:]
+    weight = 0.0
     if scoring == "calibrated":
+        weight = run.calibration.fits[scoring].weight
         priors = pa.array(run.calibration.log_priors)
         catalogue = catalogue.append_column("log_prior", priors)
     pq.write_table(catalogue, folder / CATALOGUE_FILE)
@@ -190,7 +192,7 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         num_candidates=prepared.info["num_candidates"],
         scoring=scoring,
         candidates=run.recipe.settings("instructions").candidates,
-        calibration_weight=run.calibration.fits[scoring].weight,
+        calibration_weight=weight,
         data={name: prepared.info.get(name) for name in facts},
         distil=shown_settings(run.trainer_settings("distil", "distil")),
         finetune=shown_settings(run.trainer_settings("finetune", "finetune")),
