@@ -89,6 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--output_dir", required=True, help="folder of the checkpoint")
     _add_loading(export)
 
+    backbone = _add(
+        commands, "backbone", "write a GGUF checkpoint as an ordinary folder", _backbone
+    )
+    backbone.add_argument("--gguf", metavar="FILE", required=True, help="the GGUF file")
+    backbone.add_argument("--output_dir", required=True, help="folder of the backbone")
+    backbone.add_argument(
+        "--torch_dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="dtype of the weights (default: %(default)s)",
+    )
+    backbone.add_argument(
+        "--source", metavar="ID", help="the original model on the Hub (default: what the file says)"
+    )
+    backbone.add_argument(
+        "--licence", metavar="TEXT", help="the model's licence (default: what the file says)"
+    )
+
     push = _add(commands, "push", "send a model to the Hub", _push)
     push.add_argument("--model", required=True, help="folder of a model")
     push.add_argument("--repo_id", required=True, help="name on the Hub: OWNER/NAME")
@@ -207,6 +225,18 @@ def _export(known: argparse.Namespace, _: Sequence[str]) -> None:
     from delrec_hf.modeling.export import export
 
     export(known.model, known.output_dir, **_loading(known))
+
+
+def _backbone(known: argparse.Namespace, _: Sequence[str]) -> None:
+    from delrec_hf.modeling.gguf import convert_gguf
+
+    convert_gguf(
+        known.gguf,
+        known.output_dir,
+        torch_dtype=known.torch_dtype,
+        licence=known.licence,
+        source=known.source,
+    )
 
 
 def _push(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import delrec_hf
 from delrec_hf.cli import main
+from tests.modeling.gguf_files import write_llama
 
 TOY = "data: {path: toy}\nbackbone: {model_name_or_path: toy}\n"
 COMMANDS = (
@@ -24,6 +25,7 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "export",
+    "backbone",
     "push",
 )
 
@@ -232,6 +234,30 @@ def test_recommend_suggests_titles_and_prints_a_ranking(
     found = json.loads(capsys.readouterr().out)
     assert len(found) == 2
     assert not {one["item_id"] for one in found} & {"a", "b"}
+
+
+def test_backbone_writes_a_folder_or_one_line(
+    refused: Callable[..., str], tiny_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    whole = write_llama(tmp_path / "whole.gguf", tiny_backbone("llama"))
+    words = ("--output_dir", str(tmp_path / "out"))
+    assert "absent.gguf is not there" in refused("backbone", "--gguf", "absent.gguf", *words)
+    assert "torch_dtype" in refused("backbone", "--gguf", "x", *words, "--torch_dtype", "int4")
+    given = ("--torch_dtype", "bfloat16", "--licence", "mit", "--source", "someone/chat")
+    assert main(("backbone", "--gguf", str(whole), *words, *given)) == 0
+    record = json.loads((tmp_path / "out" / "gguf_source.json").read_text())
+    assert (record["torch_dtype"], record["licence"]) == ("bfloat16", "mit")
+    assert record["source"] == "someone/chat"
+    assert "is not an empty folder" in refused("backbone", "--gguf", str(whole), *words)
+    # What transformers says of missing weights in a table must not stand beside our line.
+    gap = write_llama(
+        tmp_path / "gap.gguf", tiny_backbone("llama"), without=["blk.0.ffn_up.weight"]
+    )
+    done = python("-m", "delrec_hf", "backbone", "--gguf", str(gap), "--output_dir", f"{gap}.out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("delrec: error: GGUF file ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_push_names_a_broken_results_file(
