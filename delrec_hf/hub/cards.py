@@ -1,6 +1,7 @@
 """A model's card, written from what its folder records and nothing else."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from delrec_hf.evaluation.metrics import METRICS
 from delrec_hf.evaluation.report import escape, format_markdown
 from delrec_hf.files import read_json
 from delrec_hf.modeling.artefact import CONFIG_FILE
+from delrec_hf.modeling.gguf_source import hub_id
 from delrec_hf.resources import resource
 
 RESULTS_FILE = "results.json"
@@ -72,11 +74,12 @@ def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str
         autoescape=False,  # Markdown, not HTML: the `md` filter escapes
     )
     environment.filters |= {"md": _markdown_value, "py": json.dumps, "rows": _rows}
-    environment.filters["arguments"] = _arguments
+    environment.filters |= {"arguments": _arguments, "sh": _shell_word}
     return environment.get_template("model_card.md.jinja").render(
         header=_header(config, results, repo_id),
         config=config,
         base_on_hub=_base_on_hub(config),
+        upstream=_upstream(config),
         loading=_loading(config["base_model"]),
         repo_id=repo_id,
         results=results and format_markdown(results),
@@ -84,7 +87,7 @@ def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str
 
 
 def _header(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str | None) -> str:
-    base = _base_on_hub(config)
+    base = _base_on_hub(config) or _upstream(config)
     dataset = " ".join(str(config["data"]["dataset"]).split())
     measured = (results or {}).get("systems", {}).get(SYSTEM, {})
     name = repo_id.rpartition("/")[2] if repo_id else "DELRec"
@@ -127,6 +130,11 @@ def _base_on_hub(config: Mapping[str, Any]) -> str | None:
     return str(base["name"]) if base.get("sha256") is None else None
 
 
+def _upstream(config: Mapping[str, Any]) -> str | None:
+    """Return the Hub id of the model that a GGUF file came from, which became the backbone."""
+    return hub_id((config["base_model"].get("gguf") or {}).get("source"))
+
+
 def _loading(base: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the lines say that load the backbone without delrec_hf.
 
@@ -155,6 +163,11 @@ def _arguments(given: Mapping[str, Any]) -> str:
     """
     values = {name: json.dumps(v) if isinstance(v, str) else repr(v) for name, v in given.items()}
     return "\n".join(f"    {n}={value}," for n, value in values.items() if n.isidentifier())
+
+
+def _shell_word(value: str) -> str:
+    """Return a text as one word of a command line, on one line."""
+    return shlex.quote(" ".join(value.split()))
 
 
 def _is_hub_id(name: str) -> bool:

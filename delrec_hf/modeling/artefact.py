@@ -27,8 +27,9 @@ class ArtefactConfig:
     """What `delrec_config.json` holds.
 
     Attributes:
-        base_model: `name`, `revision`, `sha256`, `torch_dtype`, `quantization` of the backbone, see
-            `describe_backbone`; the last two are missing where an earlier version wrote it.
+        base_model: `name`, `revision`, `sha256`, `torch_dtype`, `quantization`, `gguf` of the
+            backbone, see `describe_backbone`; the last three are missing where an earlier version
+            wrote it.
         teacher: The teacher's `type` and settings.
         domain: How the items are spoken about.
         history_length: How many items a prompt shows at most.

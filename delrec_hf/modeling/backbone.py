@@ -18,6 +18,7 @@ from transformers import (
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.artefact import ArtefactConfig, resolve_base_model, weights_hash
+from delrec_hf.modeling.gguf_source import read_source
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 PRE_QUANTIZED = "pre_quantized"
@@ -186,7 +187,8 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
         `name`, `revision`, `sha256`: a Hub model by id and commit; a local one by its path
         relative to the artefact and the hash of its weights. `torch_dtype`: its dtype.
         `quantization`: the arguments of `BitsAndBytesConfig` that it was loaded with, or
-        `{"pre_quantized": METHOD}` if its own files are quantised, or None.
+        `{"pre_quantized": METHOD}` if its own files are quantised, or None. `gguf`: what
+        `describe_source` returns, if a local one was made from a GGUF file, or None.
     """
     folder, local = Path(name), Path(name).is_dir()
     relative = Path(os.path.relpath(folder.resolve(), relative_to.resolve())).as_posix()
@@ -196,6 +198,7 @@ def describe_backbone(model: PreTrainedModel, name: str, relative_to: Path) -> d
         "sha256": weights_hash(folder) if local else None,
         "torch_dtype": str(model.dtype).removeprefix("torch."),
         "quantization": _describe_quantization(model),
+        "gguf": read_source(folder) if local else None,
     }
 
 

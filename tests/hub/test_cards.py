@@ -84,6 +84,51 @@ def test_a_local_backbone_is_named_by_its_hash_and_not_as_a_hub_model(artefact: 
     assert 'base_model="PATH_OF_THE_BACKBONE"' in card
 
 
+FROM_GGUF: dict[str, Any] = {
+    "name": "../backbone",
+    "revision": None,
+    "sha256": "ab12cd",
+    "torch_dtype": "float32",
+    "quantization": None,
+    "gguf": {
+        "source": "someone/small-chat",
+        "licence": "apache-2.0",
+        "file": "small chat.Q4_1.gguf",
+        "sha256": "ef34",
+        "architecture": "llama",
+        "quantization": "Q4_1",
+        "is_quantized": True,
+        "weights": {"Q4_1": 100, "F32": 10},
+        "torch_dtype": "float32",
+    },
+}
+
+
+def test_a_backbone_from_a_gguf_file_is_named_by_its_source_and_the_file(artefact: Path) -> None:
+    change(artefact, "delrec_config.json", "base_model", to=FROM_GGUF)
+    card = model_card(artefact)
+    assert header(card)["base_model"] == "someone/small-chat"
+    assert "base_model:adapter:someone/small-chat" in header(card)["tags"]
+    assert "[someone/small-chat](https://huggingface.co/someone/small-chat)" in card
+    assert "by way of the Q4\\_1 GGUF file small chat.Q4\\_1.gguf, sha256 ef34" in card
+    assert "| licence of the base model | apache-2.0 |" in card
+    assert "weights came from that quantised file, so they are not the original ones" in card
+    assert "delrec backbone --gguf 'small chat.Q4_1.gguf' --output_dir" in card
+    assert 'base_model="PATH_OF_THE_BACKBONE"' in card
+    assert 'from_pretrained(\n    "PATH_OF_THE_BACKBONE"' in card
+
+
+def test_a_gguf_file_of_unknown_source_or_without_rounding_says_so(artefact: Path) -> None:
+    unknown = {**FROM_GGUF["gguf"], "source": None, "licence": None, "is_quantized": False}
+    base = {**FROM_GGUF, "gguf": {**unknown, "quantization": "F16"}}
+    change(artefact, "delrec_config.json", "base_model", to=base)
+    card = model_card(artefact)
+    assert "base_model" not in header(card)
+    assert "| source of the base model | not recorded, by way of the F16 GGUF file" in card
+    assert "| licence of the base model | not recorded |" in card
+    assert "not the original ones" not in card
+
+
 def test_a_model_without_results_says_that_nothing_was_measured(artefact: Path) -> None:
     (artefact / "results.json").unlink()
     card = model_card(artefact)
@@ -106,6 +151,8 @@ def test_no_text_of_the_files_can_break_header_tables_or_code(artefact: Path) ->
     for keys in (("data", "dataset"), ("data", "terms"), ("teacher", "type"), ("distil", "optim")):
         change(artefact, "delrec_config.json", *keys, to=NASTY)
     change(artefact, "delrec_config.json", "base_model", "revision", to=NASTY)
+    gguf = {**FROM_GGUF["gguf"], "source": NASTY, "licence": NASTY, "file": NASTY}
+    change(artefact, "delrec_config.json", "base_model", "gguf", to=gguf)
     change(artefact, "delrec_config.json", "domain", "items", to=NASTY)
     change(artefact, "results.json", "protocol", "dataset", to=NASTY)
     results = json.loads((artefact / "results.json").read_text())

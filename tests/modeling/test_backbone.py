@@ -12,9 +12,12 @@ from transformers import AutoTokenizer
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.artefact import weights_hash
 from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
+from delrec_hf.modeling.gguf import convert_gguf
+from delrec_hf.modeling.gguf_source import read_source
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.recommendation import RecommendationTrainer
+from tests.modeling.gguf_files import write_llama
 
 IDS = torch.tensor([[5, 30, 77, 200, 9, 41]])
 
@@ -66,8 +69,23 @@ def test_a_local_backbone_is_named_by_relative_path_and_hash(
         "sha256": weights_hash(folder),
         "torch_dtype": "float32",
         "quantization": None,
+        "gguf": None,
     }
     assert weights_hash(folder) != weights_hash(tiny_backbone("llama"))
+
+
+def test_a_backbone_from_a_gguf_file_is_named_with_its_source(
+    tiny_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    path = write_llama(tmp_path / "tiny.gguf", tiny_backbone("llama"))
+    convert_gguf(path, tmp_path / "backbone", source="someone/tiny-chat")
+    place = str(tmp_path / "backbone")
+    model, _ = load_backbone(BackboneConfig(model_name_or_path=place))
+    named = describe_backbone(model, place, tmp_path / "model")
+    assert named["name"] == "../backbone"
+    assert named["gguf"] == read_source(tmp_path / "backbone")
+    assert named["gguf"]["source"] == "someone/tiny-chat"
 
 
 def _copies(model: torch.nn.Module) -> dict[str, torch.Tensor]:
