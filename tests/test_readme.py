@@ -4,9 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.modeling.gguf_files import write_llama
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,10 +55,21 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_the_two_make_commands_are_targets_of_the_makefile() -> None:
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert [c.split()[1] for c in commands("make ")] == ["quickstart", "test"]
-    assert {"quickstart", "test"} <= set(targets)
+def test_the_make_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = [c.split()[1] for c in commands("make ")]
+    assert named == ["quickstart", "test", "smollm2"]
+    assert set(named) <= set(targets)
+
+
+def test_a_gguf_file_becomes_a_backbone(
+    tiny_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "model.gguf", tiny_backbone("llama"))
+    (command,) = commands("delrec backbone")
+    run(command, tmp_path)
+    assert (tmp_path / "runs" / "backbones" / "mine" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
