@@ -164,6 +164,10 @@ SYSTEMS = (
     System(name="zero-shot", needs=("backbone",), folder=None, load=_zero_shot),
     System(name="prompt-only", needs=("distil",), folder="distil", load=_prompt_only),
     System(name="lora-only", needs=("finetune",), folder="lora-only", load=_tuned("lora-only")),
+    *(
+        System(f"delrec/{control}", ("finetune",), control, _tuned(control))
+        for control in ("random-prompt", "no-ta", "no-rps")
+    ),
     System(
         name="delrec",
         needs=("finetune",),
@@ -233,5 +237,5 @@ def _lacking(system: System, finished: frozenset[str], folder: Path) -> str | No
         if need not in finished:
             return f"a finished stage `{need}` of this recipe in {folder}"
     if system.folder is not None and not (folder / system.folder).is_dir():
-        return f"{folder / system.folder}, which `finetune.lora_only: true` makes"
+        return f"{folder / system.folder}, which `finetune.controls` makes"
     return None

@@ -2,46 +2,36 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedModel
 
-from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.data import prepared as data
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
-from delrec_hf.instructions.rows import InstructionRows, some_users
+from delrec_hf.instructions.rows import some_users
 from delrec_hf.instructions.templates import lsr_prompt
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
-from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.calibration import calibrate as measure
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
-from delrec_hf.runs.record import library_versions
-from delrec_hf.runs.rows import distil_rows, to_learn
 from delrec_hf.runs.run import Run
+from delrec_hf.runs.trainings import control_prompt, train_lora, train_prompt
 from delrec_hf.teachers.folds import load_label_teacher, train_teachers
 from delrec_hf.teachers.hit_rates import record_hit_rates
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
-from delrec_hf.training.common import shown_settings
 from delrec_hf.training.distillation import (
-    PatternDistillationTrainer,
     new_soft_prompt,
 )
-from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+from delrec_hf.training.recommendation import CONTROLS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -98,107 +88,19 @@ def calibrate(run: Run) -> None:
 
 def distil(run: Run) -> None:
     """Stage 1: train the soft prompt."""
-    config = run.trainer_settings("distil", "distil")
-    backbone, tokenizer = run.backbone()
-    rows = distil_rows(run, config, tokenizer)
-    model = new_soft_prompt(backbone, config, tokenizer)
-    trainer = PatternDistillationTrainer(
-        model=model,
-        args=config,
-        train_rows=rows.train,
-        validation_rows=rows.validation,
-        ranking_rows=rows.ranking,
-        processing_class=tokenizer,
-        scoring=run.scoring(tokenizer),
-        temperature=run.temperature(config),
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
-    if trainer.accelerator.is_main_process:
-        with replace_folder(run.folder / "distil") as aside:
-            model.save_pretrained(
-                aside, base_model_name=base_model(run, backbone, run.folder / "distil")["name"]
-            )
-        write_json(run.folder / "logs" / "distil.json", trainer.state.log_history)
+    train_prompt(run, run.trainer_settings("distil", "distil"), run.folder / "distil")
 
 
 def finetune(run: Run) -> None:
-    """Stage 2: train LoRA behind the frozen soft prompt, and once without it as a control."""
-    config = run.trainer_settings("finetune", "finetune/delrec")
-    if config.lora_only:
-        _train_lora(run, "finetune/lora-only", None, run.folder / "lora-only")
-    _train_lora(run, "finetune/delrec", run.folder / "distil", run.folder / "model")
-    if not config.lora_only and PartialState().is_main_process:
-        shutil.rmtree(run.folder / "lora-only", ignore_errors=True)
-
-
-def _train_lora(run: Run, checkpoints: str, prompt: Path | None, folder: Path) -> None:
-    logger.info("finetune: LoRA %s the soft prompt", "without" if prompt is None else "behind")
-    config = run.trainer_settings("finetune", checkpoints)
-    backbone, tokenizer = run.backbone()
-    write = run.instruction_rows(tokenizer, config.seed)
-    validation = write.of_part("lsr", "validation", config.max_validation_users)
-    model = with_lora(backbone, config, prompt)
-    trainer = RecommendationTrainer(
-        model=model,
-        args=config,
-        train_rows=to_learn(write, write.of_part("lsr", "train"), config),
-        validation_rows=to_learn(write, validation, config),
-        ranking_rows=write.to_rank(validation),
-        processing_class=tokenizer,
-        scoring=run.scoring(tokenizer),
-        temperature=run.temperature(config),
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
-    if not trainer.accelerator.is_main_process:
-        return
-    with replace_folder(folder) as aside:
-        if isinstance(model, DelRecModel):
-            save_artefact(run, model, write, aside)
-        else:
-            named = base_model(run, backbone, folder)
-            model.peft_config["default"].base_model_name_or_path = named["name"]
-            # What PEFT would look for, embeddings trained along, cannot be there.
-            model.save_pretrained(aside, save_embedding_layers=False)
-        write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
-
-
-def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, Any]:
-    """Return how a folder of the run names its backbone."""
-    return describe_backbone(backbone, run.backbone_config().model_name_or_path, folder)
-
-
-def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
-    """Write the artefact: adapters, tokenizer, catalogue, facts and card."""
-    named = base_model(run, model.backbone, run.folder / "model")
-    model.save_pretrained(folder, base_model_name=named["name"])
-    (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
-    write.encoder.served_tokenizer().save_pretrained(folder)
-    prepared = run.prepared
-    scoring = run.recipe.settings("evaluate").scoring
-    catalogue = prepared.items.select_columns(["item_id", "title"]).with_format("arrow")[:]
-    weight = 0.0
-    if scoring == "calibrated":
-        weight = run.calibration.fits[scoring].weight
-        priors = pa.array(run.calibration.log_priors)
-        catalogue = catalogue.append_column("log_prior", priors)
-    pq.write_table(catalogue, folder / CATALOGUE_FILE)
-    teacher = read_json(run.folder / "teacher" / "teacher.json")
-    facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
-    ArtefactConfig(
-        base_model=named,
-        teacher={"type": teacher["type"], **teacher["settings"]},
-        domain=run.domain,
-        history_length=prepared.info["history_length"],
-        num_candidates=prepared.info["num_candidates"],
-        scoring=scoring,
-        candidates=run.recipe.settings("instructions").candidates,
-        calibration_weight=weight,
-        data={name: prepared.info.get(name) for name in facts},
-        distil=shown_settings(run.trainer_settings("distil", "distil")),
-        finetune=shown_settings(run.trainer_settings("finetune", "finetune")),
-        versions=library_versions(),
-    ).save(folder)
-    write_text(folder / "README.md", model_card(folder))
+    """Stage 2: train LoRA behind the frozen soft prompt, and each control as long."""
+    config = run.trainer_settings("finetune", "finetune")
+    for control in CONTROLS:
+        folder = run.folder / control
+        if control in config.controls:
+            train_lora(run, control, control_prompt(run, control), folder)
+        elif PartialState().is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+    train_lora(run, "delrec", run.folder / "distil", run.folder / "model")
 
 
 def evaluate(run: Run) -> None:

@@ -10,12 +10,14 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from delrec_hf.errors import InputError
+from delrec_hf.errors import InputError, suggest
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
 from delrec_hf.training.common import StageConfig, check_lengths, check_trainer_config
 from delrec_hf.training.listwise import ListwiseCollator
 from delrec_hf.training.trainer import RankingTrainer
+
+CONTROLS = ("lora-only", "random-prompt", "no-ta", "no-rps")
 
 
 @dataclass
@@ -29,9 +31,13 @@ class FinetuneConfig(StageConfig):
         default=None,
         metadata={"help": "names of the layers to adapt; default: PEFT's choice (query and value)"},
     )
-    lora_only: bool = field(
-        default=True,
-        metadata={"help": "also train LoRA without the soft prompt, the control in the report"},
+    controls: list[str] = field(
+        default_factory=lambda: ["lora-only"],
+        metadata={
+            "help": "what to train besides, as long as delrec: LoRA alone (`lora-only`), behind an "
+            "untrained prompt (`random-prompt`), behind one distilled by one task (`no-ta`, "
+            "`no-rps`)"
+        },
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "peak learning rate"})
     weight_decay: float = field(default=1e-6, metadata={"help": "weight decay"})
@@ -41,6 +47,12 @@ class FinetuneConfig(StageConfig):
 
     def __post_init__(self) -> None:
         """Check what SFTConfig does not know."""
+        for name in self.controls:
+            if name not in CONTROLS:
+                raise InputError(
+                    f"`finetune.controls` names `{name}`; expected names out of "
+                    f"{', '.join(CONTROLS)}{suggest(name, CONTROLS)}"
+                )
         super().__post_init__()
         check_trainer_config(self, "finetune")
 

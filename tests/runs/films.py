@@ -81,7 +81,8 @@ def sections(films: Path, **changes: dict[str, Any]) -> dict[str, dict[str, Any]
         "finetune": {**trainer, "lora_dropout": 0.0, "learning_rate": 0.01},
         "evaluate": {"max_users": 20, "bootstrap_samples": 100},
     }
-    return {name: {**given, **changes.get(name, {})} for name, given in plain.items()}
+    names = [*plain, *(name for name in changes if name not in plain)]
+    return {name: {**plain.get(name, {}), **changes.get(name, {})} for name in names}
 
 
 def command(*words: str) -> list[str]:

@@ -14,7 +14,7 @@ from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.run import Run
-from delrec_hf.runs.stages import save_artefact
+from delrec_hf.runs.trainings import save_artefact
 
 TEMPLATES = {
     path.name: path.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
+from delrec_hf.ranking.calibration import Calibration
+from delrec_hf.recommender import Recommender
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.run import Run
 from delrec_hf.runs.stages import PARTS
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.predictions import predict
+from delrec_hf.training.recommendation import CONTROLS
 from tests.runs.films import (
     STAGES,
     SYSTEMS,
@@ -148,7 +153,7 @@ def test_a_finished_run_repeats_nothing(again: Callable[..., list[str]]) -> None
         ({"evaluate": {"scoring": "mean"}}, STAGES[3:]),
         ({"evaluate": {"scoring": "calibrated"}}, STAGES[3:]),
         ({"instructions": {"candidates": "unlisted"}}, STAGES[2:]),
-        ({"finetune": {"lora_r": 4, "lora_only": False}}, STAGES[4:]),
+        ({"finetune": {"lora_r": 4, "controls": []}}, STAGES[4:]),
         ({"distil": {"num_virtual_tokens": 5}}, STAGES[3:]),
         ({"teacher": {"type": "markov"}}, TAUGHT),
         ({"data": {"num_candidates": 5}}, STAGES),
@@ -162,10 +167,50 @@ def test_a_changed_section_repeats_its_stage_and_those_after_it(
 ) -> None:
     assert again(**changes) == ran
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    without_control = changes.get("finetune", {}).get("lora_only") is False
+    without_control = changes.get("finetune", {}).get("controls") == []
     assert ("lora-only" not in results["systems"]) == without_control
     if changes.get("teacher"):
         assert "teacher/markov" in results["systems"]
+
+
+RANKING: dict[str, dict[str, Any]] = {
+    "teacher": {"type": "markov", "folds": 2},
+    "instructions": {"candidates": "unlisted"},
+    "distil": {"loss": "listwise", "rps_labels": "scores", "positions": "all"},
+    "finetune": {"loss": "listwise", "title_weight": 0.1, "controls": list(CONTROLS)},
+    "evaluate": {"scoring": "calibrated"},
+}
+"""Learning by ranking, with all that belongs to it."""
+
+
+@pytest.mark.slow
+def test_learning_by_ranking_with_every_control_goes_to_the_end(
+    again: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    assert again(**RANKING) == STAGES[1:]
+    run = tmp_path / "run"
+    results = json.loads((run / "results.json").read_text())
+    behind_prompts = {f"delrec/{one}" for one in CONTROLS if one != "lora-only"}
+    assert set(results["systems"]) >= SYSTEMS - {"teacher/sasrec"} | behind_prompts
+    prompts = {
+        one: load_file(run / one / "prompt" / "adapter_model.safetensors")["prompt_embeddings"]
+        for one in ("model", "random-prompt", "no-ta", "no-rps")
+    }
+    for one, other in combinations(prompts, 2):
+        assert not torch.equal(prompts[one], prompts[other]), (one, other)
+    recommender = Recommender.from_pretrained(run / "model")
+    priors = Calibration.load(run / "calibration").log_priors
+    assert recommender.log_priors == priors.tolist()
+    titles = recommender.titles
+    there = recommender.recommend(titles[5:8], candidates=titles[20:26], top_k=6)
+    back = recommender.recommend(titles[5:8], candidates=titles[25:19:-1], top_k=6)
+    assert [one.title for one in there] == [one.title for one in back]
+    for one, other in zip(there, back, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    assert again(**RANKING) == []
+    changed = RANKING | {"finetune": RANKING["finetune"] | {"controls": []}}
+    assert again(**changed) == STAGES[4:]
+    assert not (run / "no-ta").exists()
 
 
 def lists_of(run: Path) -> pa.Table:
@@ -324,7 +369,7 @@ def test_a_command_shows_plain_lines_and_nothing_else(
     finished: Path, films: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
-    given = sections(films, finetune={"max_steps": 2, "lora_only": False})
+    given = sections(films, finetune={"max_steps": 2, "controls": []})
     words = command("finetune", "--config", str(write_recipe(tmp_path, tmp_path / "run", given)))
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -401,7 +446,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 ) -> None:
     changes = {stage: {"max_steps": 12, "warmup_steps": 3, "save_steps": 2}}
     if stage == "finetune":
-        changes[stage] |= {"lora_only": False, "lora_dropout": 0.1}
+        changes[stage] |= {"controls": [], "lora_dropout": 0.1}
     given = sections(films, **changes)
     straight, killed = (tmp_path / name for name in ("straight", "killed"))
     for folder in (straight, killed):
@@ -452,7 +497,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
                 "backbone": {"load_in_4bit": True, "torch_dtype": "bfloat16"},
                 "teacher": {"type": "markov"},
                 "distil": {"optim": "lion_32bit", "tasks": ["ta"], "task_weighting": "fixed"},
-                "finetune": {"lora_only": False},
+                "finetune": {"controls": []},
             },
             id="4-bit bfloat16, TA alone",
         ),
@@ -462,7 +507,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
                 "backbone": {"load_in_8bit": True},
                 "teacher": {"type": "popularity"},
                 "distil": {"tasks": ["rps"], "task_weighting": "fixed"},
-                "finetune": {"lora_only": False},
+                "finetune": {"controls": []},
             },
             id="8-bit, RPS alone, split by time",
         ),
@@ -478,6 +523,6 @@ def test_other_settings_go_through_to_the_end(
     given = sections(films, **changes, evaluate={"max_users": 6, "bootstrap_samples": 20})
     run_recipe(Recipe(tmp_path / "run", given))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    left_out = set() if given["finetune"].get("lora_only", True) else {"lora-only"}
+    left_out = set() if given["finetune"].get("controls", True) else {"lora-only"}
     teacher = f"teacher/{given['teacher'].get('type', 'sasrec')}"
     assert set(results["systems"]) == SYSTEMS - {"teacher/sasrec"} - left_out | {teacher}

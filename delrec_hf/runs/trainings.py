@@ -1,0 +1,171 @@
+"""The trainings of both stages and their controls: what goes in, and what is kept."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from delrec_hf.checkpoints import last_checkpoint
+from delrec_hf.errors import InputError
+from delrec_hf.files import read_json, replace_folder, write_json, write_text
+from delrec_hf.hub.cards import model_card
+from delrec_hf.instructions.rows import InstructionRows
+from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
+from delrec_hf.modeling.backbone import describe_backbone
+from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.runs.record import library_versions
+from delrec_hf.runs.rows import distil_rows, to_learn
+from delrec_hf.runs.run import Run
+from delrec_hf.training.common import shown_settings
+from delrec_hf.training.distillation import (
+    DistilConfig,
+    PatternDistillationTrainer,
+    new_soft_prompt,
+)
+from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+
+logger = get_logger(__name__)
+
+_LEFT_OUT = {"no-ta": "ta", "no-rps": "rps"}
+
+
+def train_prompt(run: Run, config: DistilConfig, folder: Path) -> None:
+    """Train a soft prompt, and save it in `folder`."""
+    backbone, tokenizer = run.backbone()
+    rows = distil_rows(run, config, tokenizer)
+    model = new_soft_prompt(backbone, config, tokenizer)
+    trainer = PatternDistillationTrainer(
+        model=model,
+        args=config,
+        train_rows=rows.train,
+        validation_rows=rows.validation,
+        ranking_rows=rows.ranking,
+        processing_class=tokenizer,
+        scoring=run.scoring(tokenizer),
+        temperature=run.temperature(config),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
+    if trainer.accelerator.is_main_process:
+        with replace_folder(folder) as aside:
+            model.save_pretrained(aside, base_model_name=base_model(run, backbone, folder)["name"])
+        write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
+    trainer.accelerator.wait_for_everyone()
+
+
+def control_prompt(run: Run, control: str) -> Path | None:
+    """Return the soft prompt of a control, made if it is not there; None for LoRA alone.
+
+    It stands among the checkpoints of the stage, by the stage's fingerprint: what an interrupted
+    run of the same settings has made is taken up.
+    """
+    if control == "lora-only":
+        return None
+    place = f"finetune/prompts/{control}"
+    folder = run.folder / "checkpoints" / place / run.fingerprint[:16] / control
+    if folder.is_dir():
+        return folder
+    config = run.trainer_settings("distil", place)
+    logger.info("finetune: the soft prompt of the control %s", control)
+    if control in _LEFT_OUT:
+        rest = [task for task in config.tasks if task != _LEFT_OUT[control]]
+        if not rest:
+            raise InputError(
+                f"`finetune.controls` names `{control}`, and `distil.tasks` is {config.tasks}: "
+                "nothing is left to distil; take the control out"
+            )
+        given = run.recipe.sections.get("distil", {})
+        given = given | {"tasks": rest, "metric_for_best_model": None}
+        sections = run.recipe.sections | {"distil": given}
+        other = replace(run, recipe=replace(run.recipe, sections=sections))
+        train_prompt(other, other.trainer_settings("distil", place), folder)
+        return folder
+    backbone, tokenizer = run.backbone()
+    if PartialState().is_main_process:
+        with replace_folder(folder) as aside:
+            new_soft_prompt(backbone, config, tokenizer).save_pretrained(aside)
+    PartialState().wait_for_everyone()
+    return folder
+
+
+def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
+    """Train LoRA behind a soft prompt, or alone, and save it in `folder`.
+
+    Args:
+        run: The run.
+        name: What its checkpoints are called.
+        prompt: A soft prompt's folder, or None.
+        folder: Where to save.
+    """
+    place = "alone" if prompt is None else "behind a soft prompt"
+    logger.info("finetune: %s, LoRA %s", name, place)
+    config = run.trainer_settings("finetune", f"finetune/{name}")
+    backbone, tokenizer = run.backbone()
+    write = run.instruction_rows(tokenizer, config.seed)
+    validation = write.of_part("lsr", "validation", config.max_validation_users)
+    model = with_lora(backbone, config, prompt)
+    trainer = RecommendationTrainer(
+        model=model,
+        args=config,
+        train_rows=to_learn(write, write.of_part("lsr", "train"), config),
+        validation_rows=to_learn(write, validation, config),
+        ranking_rows=write.to_rank(validation),
+        processing_class=tokenizer,
+        scoring=run.scoring(tokenizer),
+        temperature=run.temperature(config),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
+    if not trainer.accelerator.is_main_process:
+        return
+    with replace_folder(folder) as aside:
+        if isinstance(model, DelRecModel):
+            save_artefact(run, model, write, aside)
+        else:
+            named = base_model(run, backbone, folder)
+            model.peft_config["default"].base_model_name_or_path = named["name"]
+            # What PEFT would look for, embeddings trained along, cannot be there.
+            model.save_pretrained(aside, save_embedding_layers=False)
+        write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
+
+
+def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, Any]:
+    """Return how a folder of the run names its backbone."""
+    return describe_backbone(backbone, run.backbone_config().model_name_or_path, folder)
+
+
+def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
+    """Write the artefact: adapters, tokenizer, catalogue, facts and card."""
+    named = base_model(run, model.backbone, run.folder / "model")
+    model.save_pretrained(folder, base_model_name=named["name"])
+    (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
+    write.encoder.served_tokenizer().save_pretrained(folder)
+    prepared = run.prepared
+    scoring = run.recipe.settings("evaluate").scoring
+    catalogue = prepared.items.select_columns(["item_id", "title"]).with_format("arrow")[:]
+    weight = 0.0
+    if scoring == "calibrated":
+        weight = run.calibration.fits[scoring].weight
+        priors = pa.array(run.calibration.log_priors)
+        catalogue = catalogue.append_column("log_prior", priors)
+    pq.write_table(catalogue, folder / CATALOGUE_FILE)
+    teacher = read_json(run.folder / "teacher" / "teacher.json")
+    facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
+    ArtefactConfig(
+        base_model=named,
+        teacher={"type": teacher["type"], **teacher["settings"]},
+        domain=run.domain,
+        history_length=prepared.info["history_length"],
+        num_candidates=prepared.info["num_candidates"],
+        scoring=scoring,
+        candidates=run.recipe.settings("instructions").candidates,
+        calibration_weight=weight,
+        data={name: prepared.info.get(name) for name in facts},
+        distil=shown_settings(run.trainer_settings("distil", "distil")),
+        finetune=shown_settings(run.trainer_settings("finetune", "finetune")),
+        versions=library_versions(),
+    ).save(folder)
+    write_text(folder / "README.md", model_card(folder))
