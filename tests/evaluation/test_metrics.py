@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 import delrec_hf.evaluation.ranking_metrics as module_folder
-from delrec_hf.evaluation.metrics import METRICS, metrics_from_ranks, per_user_metrics, ranks
+from delrec_hf.evaluation.metrics import (
+    METRICS,
+    expected_hr_at_1,
+    metrics_from_ranks,
+    per_user_metrics,
+    ranks,
+)
 
 
 def by_hand(row: list[float], place: int) -> dict[str, float]:
@@ -41,6 +47,37 @@ def test_metrics_equal_the_mean_over_every_tie_order() -> None:
     assert tuple(found) == METRICS
     for name in METRICS:
         np.testing.assert_allclose(found[name], [one[name] for one in expected], atol=1e-12)
+
+
+def test_expected_hr_at_1_is_hr_at_1_with_every_candidate_as_the_target_in_turn() -> None:
+    generator = np.random.default_rng(2)
+    values = np.array([0.0, 1.0, 2.0, np.nan, np.inf, -np.inf])
+    scores = values[generator.choice(6, p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.1], size=(40, 6))]
+    scores[0] = np.nan
+    chances = generator.dirichlet(np.ones(6), size=40)
+    expected = [
+        sum(chance * by_hand(row, place)["hr@1"] for place, chance in enumerate(chances_of_row))
+        for row, chances_of_row in zip(scores.tolist(), chances.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(expected_hr_at_1(scores, chances), expected, atol=1e-12)
+
+
+def test_expected_hr_at_1_estimates_hr_at_1_with_less_noise() -> None:
+    generator = np.random.default_rng(3)
+    chances = generator.dirichlet(np.full(10, 0.3), size=4000)
+    scores = np.log(chances) + generator.normal(size=chances.shape)
+    places = np.array([generator.choice(10, p=row) for row in chances])
+    measured = per_user_metrics(scores, places)["hr@1"]
+    expected = expected_hr_at_1(scores, chances)
+    noise = (measured - expected).std() / 4000**0.5
+    assert abs(measured.mean() - expected.mean()) < 4 * noise
+    assert expected.std() < measured.std() / 1.3
+
+
+def test_chances_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"chances \(2, 4\)"):
+        expected_hr_at_1(np.zeros((2, 3)), np.zeros((2, 4)))
+    assert expected_hr_at_1(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0,)
 
 
 def test_metrics_of_distinct_scores_are_those_of_the_rank() -> None:
