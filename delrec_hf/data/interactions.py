@@ -22,7 +22,7 @@ from delrec_hf.data.columns import (
 from delrec_hf.data.readers import Table
 from delrec_hf.data.sources import read_tables
 from delrec_hf.data.titles import clean_title
-from delrec_hf.data.toy_world import toy_world
+from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
@@ -38,8 +38,8 @@ class DataConfig:
 
     path: str = field(
         metadata={
-            "help": "`toy` (a made-up world), a folder, a file of interactions, or the Hub id of a "
-            "dataset"
+            "help": "`toy` or `toy-hidden` (made-up worlds), a folder, a file of interactions, or "
+            "the Hub id of a dataset"
         }
     )
     interactions: str | None = field(
@@ -138,10 +138,10 @@ def read_interactions(config: DataConfig) -> tuple[Dataset, Dataset]:
     Raises:
         InputError: If something is missing, unreadable or contradictory; the message says where.
     """
-    if config.path == "toy":
-        world = toy_world()
-        events = Table("toy", pa.Table.from_pandas(world.interactions, preserve_index=False))
-        catalogue: Table | None = Table("toy", pa.Table.from_pandas(world.items))
+    if config.path in TOY_WORLDS:
+        world = toy_world(config.path)
+        events = Table(config.path, pa.Table.from_pandas(world.interactions, preserve_index=False))
+        catalogue: Table | None = Table(config.path, pa.Table.from_pandas(world.items))
     else:
         events, catalogue = read_tables(config.path, config.interactions, config.items)
     _check_given(config, events, catalogue)

@@ -15,13 +15,14 @@ from delrec_hf.data.candidates import draw_candidates
 from delrec_hf.data.interactions import DataConfig, read_interactions
 from delrec_hf.data.sequences import Sequences, Split, build_sequences, split_sequences
 from delrec_hf.data.titles import readable_titles
-from delrec_hf.data.toy_world import toy_world
+from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, replace_folder, write_json
 from delrec_hf.logging import get_logger
 
 logger = get_logger(__name__)
 
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _SEQUENCE_FEATURES = Features(
@@ -57,8 +58,8 @@ class PreparedData:
             `history_length` of them), `target` (int32), `candidates` (list of int32: the target
             once, others that the user never met).
         info: Facts: dataset, terms, domain, split, history_length, num_candidates, seed; counts of
-            users, items, interactions, examples and of what was left out; for the toy world
-            `best_hr_at_1`, the highest HR@1 that any ranker can expect on the test examples.
+            users, items, interactions, examples and of what was left out; `toy_world`, the
+            name of the made-up world that the data come from, or None.
     """
 
     items: Dataset
@@ -97,20 +98,45 @@ class PreparedData:
             examples: Rows of one of the parts.
             seed: Decides every draw; that of the data draws the stored ones again.
         """
+        num_candidates = self.info["num_candidates"]
+        candidates = draw_candidates(*self._places(examples), len(self.items), num_candidates, seed)
+        ends = np.arange(len(candidates) + 1) * num_candidates
+        asked = examples.with_format("arrow")[:]
+        place = asked.column_names.index("candidates")
+        return Dataset(asked.set_column(place, "candidates", _lists(candidates.ravel(), ends)))
+
+    def chances(self, examples: Dataset) -> FloatArray | None:
+        """Return how likely each candidate is the target, where a toy world's rule tells.
+
+        Args:
+            examples: Rows of one of the parts; the chances are exact for a user's last item (see
+                `ToyWorld.chances`).
+
+        Returns:
+            `(rows, candidates)` float64, each row summing to 1; None where the truth is not known.
+        """
+        name = self.info.get("toy_world")
+        if name is None:
+            return None
+        sequences, users, positions = self._places(examples)
+        ruled = positions >= 2  # a user's first two items are drawn by no rule: all are as likely
+        targets = (sequences.starts[users] + positions)[ruled]
+        last_two = np.stack([sequences.items[targets - 2], sequences.items[targets - 1]], axis=1)
+        candidates = np.array(examples["candidates"][:], dtype=np.int64)
+        chances = np.full(candidates.shape, 1 / candidates.shape[1])
+        chances[ruled] = toy_world(name, num_users=0).chances(last_two, candidates[ruled])
+        return chances
+
+    def _places(self, examples: Dataset) -> tuple[Sequences, IntArray, IntArray]:
+        """Return all sequences, and each example's user (a row of them) and position."""
         sequences = self._sequences()
         asked = examples.with_format("arrow")[:]
         users = pc.index_in(asked["user_id"], value_set=pa.array(sequences.user_ids, pa.string()))
-        candidates = draw_candidates(
+        return (
             sequences,
             users.to_numpy().astype(np.int64),
             asked["position"].to_numpy().astype(np.int64),
-            len(self.items),
-            self.info["num_candidates"],
-            seed,
         )
-        ends = np.arange(len(candidates) + 1) * self.info["num_candidates"]
-        place = asked.column_names.index("candidates")
-        return Dataset(asked.set_column(place, "candidates", _lists(candidates.ravel(), ends)))
 
     def training_examples(self, number: int, seed: int) -> Dataset:
         """Return examples at training positions drawn by seed, with candidates of their own.
@@ -194,8 +220,6 @@ def prepare(config: DataConfig, folder: Path) -> PreparedData:
         }
     )
     info = _info(config, len(items), sequences, examples)
-    if config.path == "toy":
-        info["best_hr_at_1"] = _best_hr_at_1(sequences, split, examples["test"])
     with replace_folder(folder) as aside:
         _catalogue(items, config).save_to_disk(str(aside / "items"))
         _sequence_table(sequences, split).save_to_disk(str(aside / "sequences"))
@@ -265,6 +289,7 @@ def _info(
     met = len(np.unique(sequences.items))
     return {
         "dataset": config.dataset_name,
+        "toy_world": config.path if config.path in TOY_WORLDS else None,
         "terms": config.terms,
         "domain": config.domain,
         "split": config.split,
@@ -278,11 +303,3 @@ def _info(
         "items_without_interactions": num_items - met,
         "left_out": sequences.left_out,
     }
-
-
-def _best_hr_at_1(sequences: Sequences, split: Split, test: Dataset) -> float:
-    users, positions = split.targets["test"]
-    targets = sequences.starts[users] + positions
-    last_two = np.stack([sequences.items[targets - 2], sequences.items[targets - 1]], axis=1)
-    candidates = np.array(test["candidates"][:], dtype=np.int64)
-    return toy_world().best_hr_at_1(last_two, candidates)

@@ -15,7 +15,8 @@ from datasets import (
 )
 
 from delrec_hf.data.readers import FORMATS, Table, file_format, plain_name, read_table
-from delrec_hf.errors import InputError
+from delrec_hf.data.toy_world import TOY_WORLDS
+from delrec_hf.errors import InputError, suggest
 from delrec_hf.logging import get_logger
 
 logger = get_logger(__name__)
@@ -86,7 +87,7 @@ def local_files(
         return None
     raise InputError(
         f"{path} does not exist; set data.path to a folder, a file of interactions, the Hub id "
-        "of a dataset, or toy"
+        f"of a dataset, or {' or '.join(TOY_WORLDS)}{suggest(path, TOY_WORLDS)}"
     )
 
 
@@ -136,8 +137,8 @@ def _from_hub(repo: str, interactions: str | None, items: str | None) -> tuple[T
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{repo} is no folder or file here, and no dataset that can be loaded from the Hub "
-            f"({type(error).__name__}: {reason}); set data.path to a folder, a file, a Hub id or "
-            "toy"
+            f"({type(error).__name__}: {reason}); set data.path to a folder, a file, a Hub id, or "
+            f"{' or '.join(TOY_WORLDS)}{suggest(repo, TOY_WORLDS)}"
         ) from error
     if first is None:
         raise InputError(

@@ -1,10 +1,12 @@
-"""The toy world: a made-up film catalogue whose users move by a known rule."""
+"""The toy worlds: a made-up film catalogue whose users move by a known rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from delrec_hf.errors import InputError, suggest
 
 GENRES: dict[str, tuple[str, ...]] = {
     "space": ("Galaxy", "Comet", "Orbit"),
@@ -29,72 +31,132 @@ NAMES = (  # noqa: SIM905 - a line of words reads better than forty-eight lines
 PARTS = 4
 FRANCHISES_PER_GENRE = len(NAMES) // len(GENRES)
 
-SERIES_WEIGHT, GENRE_WEIGHT, POPULAR_WEIGHT = 0.4, 0.4, 0.2
-"""How often a step follows each of the three habits, where all three are possible."""
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the users of a world move.
+
+    A next item is drawn from a mixture over the items not seen yet. The weights say how often a
+    step follows each habit, where all of them are possible; they sum to 1.
+
+    Attributes:
+        popular: Popular items.
+        series: The next part of the last item's franchise, which the title's number gives away.
+        genre: Any item of the genre of the item *two* steps back, a habit that only behaviour
+            shows, though titles say who belongs together.
+        turn: Any item of the genre that `turns` has for the last item's genre: an arbitrary table,
+            so that nothing in a title says what comes next.
+        turns: The genre that follows each genre.
+        steps: Shortest and longest sequence.
+    """
+
+    popular: float
+    series: float = 0.0
+    genre: float = 0.0
+    turn: float = 0.0
+    turns: dict[str, str] = field(default_factory=dict)
+    steps: tuple[int, int] = (12, 18)
+
+
+TOY_WORLDS = {
+    "toy": Rule(series=0.4, genre=0.4, popular=0.2),
+    "toy-hidden": Rule(
+        turn=0.8,
+        popular=0.2,
+        # One ring, so that no genre is its own successor and none leads straight back.
+        turns={
+            "space": "romance",
+            "romance": "war",
+            "war": "sea",
+            "sea": "horror",
+            "horror": "comedy",
+            "comedy": "western",
+            "western": "crime",
+            "crime": "space",
+        },
+        # Short: a teacher that knows items alone learns the turns from them, but not to the full.
+        steps=(5, 8),
+    ),
+}
+"""The worlds by the name that `data.path` gives them."""
 
 
 @dataclass(frozen=True)
 class ToyWorld:
     """A catalogue, its users, and the rule by which they move.
 
-    A user's next item is drawn from a mixture over the items not seen yet: the next part of the
-    last item's franchise (what the title's number says), any item of the genre of the item *two*
-    steps back (a habit that only behaviour shows), and popular items. The weights are
-    `SERIES_WEIGHT`, `GENRE_WEIGHT`, `POPULAR_WEIGHT`.
-
     Attributes:
         items: `item_id, title, genre, franchise, part`, one row per item.
         interactions: `user_id, item_id, timestamp`, in order of time per user.
-        popularity: Probability of each item under the third habit, in row order of `items`.
+        popularity: Probability of each item under the habit of popular items, in row order of
+            `items`.
+        rule: The habits and their weights.
     """
 
     items: pd.DataFrame
     interactions: pd.DataFrame
     popularity: FloatArray
+    rule: Rule
 
-    def best_hr_at_1(self, last_two: IntArray, candidates: IntArray) -> float:
-        """Return the highest expected HR@1 that any ranker can reach.
+    def chances(self, last_two: IntArray, candidates: IntArray) -> FloatArray:
+        """Return how likely each candidate is the target, as the rule has it.
 
-        Candidates are one item drawn by the rule and others drawn uniformly from the unseen items,
-        so the chance that candidate c is the target is p(c) / (sum of p over the candidates), and
-        the best choice is the candidate with the largest p.
+        Candidates are one item drawn by the rule and others drawn uniformly from the items that the
+        user never meets, so the chance that candidate c is the target is p(c) / (sum of p over the
+        candidates). That is exact for a user's last item. An item met later cannot be a candidate,
+        which tells a little more about earlier targets than is counted here.
 
         Args:
-            last_two: `(rows, 2)` rows of `items` of the last two items, newest last.
+            last_two: `(rows, 2)` rows of `items` of the two items before the target, newest last.
             candidates: `(rows, candidates)` rows of `items`.
+
+        Returns:
+            `(rows, candidates)` float64, each row summing to 1.
         """
-        chances = np.array(
+        offered = np.array(
             [
-                _chances(self.items, self.popularity, before, last)[offered]
-                for (before, last), offered in zip(last_two, candidates, strict=True)
+                _weights(self.items, self.popularity, self.rule, before, last)[row]
+                for (before, last), row in zip(last_two, candidates, strict=True)
             ]
         )
-        return float((chances.max(axis=1) / chances.sum(axis=1)).mean())
+        chances: FloatArray = offered / offered.sum(axis=1, keepdims=True)
+        return chances
 
 
-def toy_world(seed: int = 7, num_users: int = 600, steps: tuple[int, int] = (12, 18)) -> ToyWorld:
-    """Make the toy world.
+def toy_world(name: str = "toy", seed: int = 7, num_users: int = 600) -> ToyWorld:
+    """Make a toy world.
+
+    All worlds of a seed have the same catalogue and the same popular items.
 
     Args:
+        name: One of `TOY_WORLDS`.
         seed: Decides everything below.
         num_users: How many users move through it.
-        steps: Shortest and longest sequence.
+
+    Raises:
+        InputError: If no world has this name.
     """
+    if name not in TOY_WORLDS:
+        raise InputError(
+            f"there is no toy world `{name}`; expected {' or '.join(TOY_WORLDS)}"
+            f"{suggest(name, TOY_WORLDS)}"
+        )
+    rule = TOY_WORLDS[name]
     generator = np.random.default_rng(seed)
     items = _catalogue(generator)
     zipf = 1.0 / np.arange(1, len(items) + 1)
     popularity = generator.permutation(zipf / zipf.sum())
     rows = []
     for user in range(num_users):
-        length = int(generator.integers(steps[0], steps[1] + 1))
-        sequence = _walk(items, popularity, length, generator)
+        length = int(generator.integers(rule.steps[0], rule.steps[1] + 1))
+        sequence = _walk(items, popularity, rule, length, generator)
         ids = items["item_id"].to_numpy()[sequence]
         rows += [(f"u{user + 1}", item, step) for step, item in enumerate(ids)]
     interactions = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    return ToyWorld(items, interactions, popularity)
+    return ToyWorld(items, interactions, popularity, rule)
 
 
 def _catalogue(generator: np.random.Generator) -> pd.DataFrame:
@@ -111,28 +173,37 @@ def _catalogue(generator: np.random.Generator) -> pd.DataFrame:
 
 
 def _walk(
-    items: pd.DataFrame, popularity: FloatArray, length: int, generator: np.random.Generator
+    items: pd.DataFrame,
+    popularity: FloatArray,
+    rule: Rule,
+    length: int,
+    generator: np.random.Generator,
 ) -> list[int]:
     sequence = [int(generator.integers(len(items))), int(generator.integers(len(items)))]
     if sequence[0] == sequence[1]:
         sequence[1] = (sequence[1] + 1) % len(items)
     while len(sequence) < length:
-        chances = _chances(items, popularity, sequence[-2], sequence[-1])
-        chances[sequence] = 0.0
-        sequence.append(int(generator.choice(len(items), p=chances / chances.sum())))
+        weights = _weights(items, popularity, rule, sequence[-2], sequence[-1])
+        weights[sequence] = 0.0
+        sequence.append(int(generator.choice(len(items), p=weights / weights.sum())))
     return sequence
 
 
-def _chances(items: pd.DataFrame, popularity: FloatArray, before: int, last: int) -> FloatArray:
+def _weights(
+    items: pd.DataFrame, popularity: FloatArray, rule: Rule, before: int, last: int
+) -> FloatArray:
     """Return each item's weight as the next one, before seen items are taken out."""
     genre = items["genre"].to_numpy()
     franchise = items["franchise"].to_numpy()
     part = items["part"].to_numpy()
     follows = (franchise == franchise[last]) & (part == part[last] + 1)
     same_genre = genre == genre[before]
-    chances: FloatArray = (
-        SERIES_WEIGHT * follows
-        + GENRE_WEIGHT * same_genre / same_genre.sum()
-        + POPULAR_WEIGHT * popularity
+    weights: FloatArray = (
+        rule.series * follows
+        + rule.genre * same_genre / same_genre.sum()
+        + rule.popular * popularity
     )
-    return chances
+    if rule.turns:
+        turned = genre == rule.turns[genre[last]]
+        weights = weights + rule.turn * turned / turned.sum()
+    return weights

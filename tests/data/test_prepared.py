@@ -1,5 +1,7 @@
 """The prepared dataset as a whole."""
 
+import hashlib
+import json
 import logging
 import os
 import random
@@ -10,6 +12,7 @@ import pytest
 
 from delrec_hf.data.interactions import DataConfig
 from delrec_hf.data.prepared import PreparedData, prepare
+from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError
 
 KEYS = {"num_candidates": 5, "history_length": 3, "train_prefixes": 2}
@@ -69,6 +72,7 @@ def test_info_says_what_is_there_and_what_was_left_out(folder, tmp_path):
     config = DataConfig(path=str(folder), terms="for tests", **KEYS)
     assert prepare(config, tmp_path / "data").info == {
         "dataset": "shop",
+        "toy_world": None,
         "terms": "for tests",
         "domain": "movie",
         "split": "leave-one-out",
@@ -147,13 +151,45 @@ def test_split_by_time_prepares(folder, tmp_path):
     assert prepared.examples["test"]["position"][:] == [4] * 5
 
 
-def test_the_toy_world_knows_its_best_hit_rate(tmp_path, caplog):
+def test_the_examples_of_the_first_toy_world_are_what_they_were(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="delrec_hf"):
         prepared = prepare(DataConfig(path="toy"), tmp_path / "data")
     assert prepared.info["dataset"] == "toy"
     assert prepared.items.column_names == ["item_id", "title", "genre", "franchise", "part"]
-    assert 0.3 < prepared.info["best_hr_at_1"] < 0.8
     assert "prepared toy: 600 users, 192 items" in caplog.text
+    rows = [prepared.examples[part].to_list() for part in ("train", "validation", "test")]
+    found = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    assert found == "dab180d76244bb33d2db1863047112f7c8695fe19340f74e0615ae0b4268494d"
+
+
+@pytest.mark.parametrize("name", TOY_WORLDS)
+def test_a_toy_world_knows_each_candidates_chance(name, tmp_path):
+    prepared = prepare(DataConfig(path=name, name="films", num_candidates=10), tmp_path / "data")
+    sequences = dict(zip(prepared.sequences["user_id"], prepared.sequences["items"], strict=True))
+    test = prepared.examples["test"]
+    other = prepared.with_other_candidates(test, 5).shuffle(seed=1).select(range(50))
+    for examples in (test, prepared.examples["validation"], other):
+        last_two = [
+            sequences[row["user_id"]][row["position"] - 2 : row["position"]] for row in examples
+        ]
+        expected = toy_world(name).chances(np.array(last_two), np.array(examples["candidates"][:]))
+        np.testing.assert_array_equal(prepared.chances(examples), expected)
+    assert 0.4 < prepared.chances(test).max(axis=1).mean() < 0.7
+
+
+def test_a_toy_users_second_item_is_any(tmp_path):
+    prepared = prepare(DataConfig(path="toy-hidden"), tmp_path / "data")
+    train = prepared.examples["train"]
+    second = np.array(train["position"]) == 1
+    chances = prepared.chances(train)
+    assert second.any()
+    assert (chances[second] == 1 / 20).all()
+    assert (chances[~second].max(axis=1) > 1 / 20).all()
+
+
+def test_chances_are_known_of_toy_worlds_alone(folder, tmp_path):
+    prepared = prepare(DataConfig(path=str(folder), **KEYS), tmp_path / "data")
+    assert prepared.chances(prepared.examples["test"]) is None
 
 
 def test_movielens_100k_prepares(tmp_path):

@@ -60,6 +60,10 @@ def test_what_is_neither_here_nor_on_the_hub_is_refused(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="no folder or file here, and no dataset that can be"):
         read_tables("nobody/nothing")
+    with pytest.raises(InputError, match=r"or toy or toy-hidden; did you mean `toy-hidden`\?"):
+        read_tables("toy-hiden")
+    with pytest.raises(InputError, match=r"did you mean `toy-hidden`\?"):
+        read_tables("./toy-hidden")
 
 
 def test_a_folder_without_a_known_name_is_refused_with_what_it_holds(folder):
