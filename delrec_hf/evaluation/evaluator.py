@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from delrec_hf.evaluation.metrics import METRICS, TIE_RULE, per_user_metrics
+from delrec_hf.evaluation.metrics import (
+    EXPECTED_HR,
+    TIE_RULE,
+    expected_hr_at_1,
+    per_user_metrics,
+)
 from delrec_hf.evaluation.statistics import bootstrap_interval, compare
 from delrec_hf.evaluation.systems import SYSTEMS, Outputs, System, check_names
 from delrec_hf.logging import get_logger
@@ -17,7 +22,7 @@ from delrec_hf.logging import get_logger
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-COMPARED_METRICS = ("hr@1", "ndcg@10")
+COMPARED_METRICS = ("hr@1", EXPECTED_HR, "ndcg@10")
 
 logger = get_logger(__name__)
 
@@ -60,11 +65,14 @@ class Scores:
 
     Attributes:
         target_places: `(users,)` the target's place among each user's candidates.
+        chances: `(users, candidates)` how likely each candidate is the target, where the data's
+            rule is known.
         by_system: System name to `(users, candidates)` scores.
         seconds: System name to wall time of scoring.
     """
 
     target_places: IntArray
+    chances: FloatArray | None = None
     by_system: dict[str, FloatArray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -88,29 +96,28 @@ def summarise(
         teacher_name: What the report calls the teacher, as in `teacher/sasrec`.
         config: Bootstrap settings.
     """
-    per_user = {
-        system: per_user_metrics(found, scores.target_places)
-        for system, found in scores.by_system.items()
-    }
+    per_user = {system: _per_user(found, scores) for system, found in scores.by_system.items()}
     names = {system: teacher_name if system == "teacher" else system for system in per_user}
     systems = {
         names[system]: {
-            **{metric: float(values[metric].mean()) for metric in METRICS},
+            **{metric: float(values[metric].mean()) for metric in values},
             "ci95": {
                 metric: list(
                     bootstrap_interval(
                         values[metric], samples=config.bootstrap_samples, seed=config.seed
                     )
                 )
-                for metric in METRICS
+                for metric in values
             },
             "seconds": scores.seconds[system],
         }
         for system, values in per_user.items()
     }
+    limit = None if scores.chances is None else float(scores.chances.max(axis=1).mean())
     return {
         "protocol": {
             **protocol,
+            **({} if limit is None else {"best_hr_at_1": limit}),
             "users": len(scores.target_places),
             "tie_rule": TIE_RULE,
             "scoring": config.scoring,
@@ -147,6 +154,14 @@ def agreement(
     }
 
 
+def _per_user(found: FloatArray, scores: Scores) -> dict[str, FloatArray]:
+    """Return one system's metrics, `(users,)` each."""
+    values = per_user_metrics(found, scores.target_places)
+    if scores.chances is not None:
+        values[EXPECTED_HR] = expected_hr_at_1(found, scores.chances)
+    return values
+
+
 def _comparisons(
     per_user: Mapping[str, Mapping[str, FloatArray]],
     names: Mapping[str, str],
@@ -173,6 +188,7 @@ def _comparisons(
         }
         for other in others
         for metric in COMPARED_METRICS
+        if metric in per_user[other]
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delrec_hf.evaluation.metrics import METRICS
+from delrec_hf.evaluation.metrics import EXPECTED_HR, METRICS
 
 WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
@@ -86,15 +86,18 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     found = []
     best = results.get("protocol", {}).get("best_hr_at_1")
     if best is not None:
-        found.append(f"Best HR@1 that any ranker can reach on this data: {_number(best)}.")
+        found.append(
+            "Expected HR@1: the chance, by the rule of this made-up world, that what a system "
+            "ranks first is the target. No ranker can expect more than the limit."
+        )
     if any("ci95" in system for system in results.get("systems", {}).values()):
         found.append("Brackets: 95 % interval, percentile bootstrap over users.")
     return found
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables that these results fill: systems, comparisons, agreement."""
-    found = [_systems(results.get("systems", {}))]
+    """Return the tables that these results fill: systems, expected HR@1, comparisons, agreement."""
+    found = [_systems(results.get("systems", {})), _expected(results)]
     if results.get("comparisons"):
         found.append(_comparisons(results["comparisons"]))
     if results.get("distillation"):
@@ -120,6 +123,17 @@ def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     if all(row[-1] == _UNKNOWN for row in rows):
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     return Table("Systems", headers, rows)
+
+
+def _expected(results: Mapping[str, Any]) -> Table:
+    rows = [
+        [_shortened(name), _number(one[EXPECTED_HR]) + _interval(one["ci95"][EXPECTED_HR])]
+        for name, one in results.get("systems", {}).items()
+        if EXPECTED_HR in one
+    ]
+    if rows:
+        rows.append(["limit", _number(results.get("protocol", {}).get("best_hr_at_1"))])
+    return Table("Expected HR@1", ["system", "expected HR@1 [95 %]"], rows)
 
 
 def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:

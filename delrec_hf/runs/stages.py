@@ -119,7 +119,7 @@ def evaluate(run: Run) -> None:
         scoring=run.scoring,
         seed=config.seed,
     )
-    scores = Scores(np.array(places))
+    scores = Scores(np.array(places), run.prepared.chances(examples))
     for system in systems:
         scores.measure(system, outputs, examples)
     agreed = None
@@ -127,7 +127,7 @@ def evaluate(run: Run) -> None:
         agreed = _agreement(run, config, outputs, examples)
     if not PartialState().is_main_process:
         return
-    results = summarise(scores, _protocol(run, config, examples), _teacher_name(run), config)
+    results = summarise(scores, _protocol(run, config), _teacher_name(run), config)
     if agreed:
         results["distillation"] = agreed
     _keep_scores(run, examples, scores)
@@ -147,13 +147,10 @@ def _test_examples(run: Run, config: EvaluateConfig) -> Dataset:
     return some_users(examples, config.max_users, config.seed)
 
 
-def _protocol(run: Run, config: EvaluateConfig, examples: Dataset) -> dict[str, Any]:
+def _protocol(run: Run, config: EvaluateConfig) -> dict[str, Any]:
     """Return what was measured on: the facts that head the report."""
     info = run.prepared.info
     facts = ["dataset", "split", "num_candidates", "history_length"]
-    is_whole = len(examples) == len(run.prepared.examples["test"])
-    if is_whole and config.candidates_seed is None and "best_hr_at_1" in info:
-        facts.append("best_hr_at_1")
     protocol = {name: info[name] for name in facts}
     protocol["seeds"] = [info["seed"]]
     if config.candidates_seed is not None:

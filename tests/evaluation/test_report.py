@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from delrec_hf.evaluation.metrics import METRICS
+from delrec_hf.evaluation.metrics import EXPECTED_HR, METRICS
 from delrec_hf.evaluation.report import format_markdown, format_table
 
 SYSTEM: dict[str, Any] = {
@@ -57,8 +57,21 @@ def test_table_shows_metrics_intervals_protocol_and_comparisons(results: dict[st
         "seeds: 42",
     ):
         assert fact in " ".join(text.split())
-    assert "Best HR@1 that any ranker can reach on this data: 0.778." in text
     assert re.search(r"prompt-only +0\.610 \[0\.550, 0\.670\] +300", text)
+
+
+def test_expected_hr_at_1_is_shown_with_its_limit_where_the_truth_is_known(
+    results: dict[str, Any],
+) -> None:
+    assert "Expected HR@1" not in format_table({**results, "protocol": {}})
+    for system in results["systems"].values():
+        system[EXPECTED_HR] = 0.4321
+        system["ci95"][EXPECTED_HR] = [0.4, 0.5]
+    lines = format_table(results).splitlines()
+    start = lines.index("Expected HR@1") + 3
+    shown = [line.split() for line in lines[start : start + 8]]
+    assert shown[:-1] == [[name, "0.432", "[0.400,", "0.500]"] for name in results["systems"]]
+    assert shown[-1] == ["limit", "0.778"]
 
 
 def test_no_line_is_wider_than_110_columns(results: dict[str, Any]) -> None:
@@ -81,7 +94,7 @@ def test_what_was_not_measured_is_left_out_or_shown_as_a_dash() -> None:
     assert "seconds" not in text
     assert "Comparisons" not in text
     assert "Agreement" not in text
-    assert "Best HR@1" not in text
+    assert "Expected HR@1" not in text
     assert "ties" not in text.lower()
 
 

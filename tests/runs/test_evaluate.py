@@ -82,6 +82,30 @@ def test_other_test_candidates_repeat_the_evaluation_alone(
     assert after["systems"]["popularity"]["mrr"] != before["systems"]["popularity"]["mrr"]
 
 
+def test_the_toy_worlds_rule_gives_expected_hr_at_1_on_whatever_is_ranked(tmp_path: Path) -> None:
+    data = {"path": "toy-hidden", "num_candidates": 10}
+    given = {"data": data, "teacher": {"type": "popularity"}}
+    for changes in ({}, {"candidates_seed": 7, "max_users": 200}):
+        toy = Recipe(tmp_path, {**given, "evaluate": changes})
+        if not changes:
+            run_recipe(toy, "prepare")
+        run_recipe(toy, "evaluate")
+        found = results(tmp_path)
+        limit = found["protocol"]["best_hr_at_1"]
+        for system in found["systems"].values():
+            low, high = system["ci95"]["expected_hr@1"]
+            assert low < system["expected_hr@1"] < high < limit + 0.05
+            assert high - low < system["ci95"]["hr@1"][1] - system["ci95"]["hr@1"][0]
+        assert abs(found["systems"]["random"]["expected_hr@1"] - 0.1) < 0.03
+
+
+def test_other_data_have_no_expected_hr_at_1(prepared_run: Path) -> None:
+    run_recipe(recipe(prepared_run), "evaluate")
+    found = results(prepared_run)
+    assert "best_hr_at_1" not in found["protocol"]
+    assert "expected_hr@1" not in found["systems"]["random"]
+
+
 def test_candidates_of_the_same_seed_are_those_that_are_stored(prepared_run: Path) -> None:
     prepared = PreparedData.load(prepared_run / "data")
     for examples in prepared.examples.values():
