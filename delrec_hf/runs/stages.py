@@ -2,35 +2,23 @@
 
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from accelerate import PartialState
-from datasets import Dataset
 
 from delrec_hf.data import prepared as data
-from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
-from delrec_hf.evaluation.report import format_table
-from delrec_hf.evaluation.systems import Outputs, chosen_systems
-from delrec_hf.files import read_json, replace_folder, write_json, write_text
-from delrec_hf.hub.cards import model_card
-from delrec_hf.instructions.rows import some_users
+from delrec_hf.files import replace_folder
 from delrec_hf.instructions.templates import lsr_prompt
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.calibration import calibrate as measure
-from delrec_hf.ranking.rows import score_rows, scorer_of
-from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.runs.evaluate import evaluate
 from delrec_hf.runs.run import Run
 from delrec_hf.runs.trainings import control_prompt, train_lora, train_prompt
 from delrec_hf.teachers.folds import load_label_teacher, train_teachers
 from delrec_hf.teachers.hit_rates import record_hit_rates
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
-from delrec_hf.training.distillation import (
-    new_soft_prompt,
-)
 from delrec_hf.training.recommendation import CONTROLS
 
 FloatArray = npt.NDArray[np.float64]
@@ -101,102 +89,6 @@ def finetune(run: Run) -> None:
         elif PartialState().is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
     train_lora(run, "delrec", run.folder / "distil", run.folder / "model")
-
-
-def evaluate(run: Run) -> None:
-    """Rank the test users' candidates with every system, and report."""
-    config = run.recipe.settings("evaluate")
-    has_backbone = {"backbone"} if "backbone" in run.recipe.sections else set()
-    systems = chosen_systems(config.systems, run.finished | has_backbone, run.folder)
-    examples = _test_examples(run, config)
-    offered, targets = examples["candidates"][:], examples["target"][:]
-    places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
-    outputs = Outputs(
-        folder=run.folder,
-        prepared=run.prepared,
-        load_backbone=run.backbone,
-        word=lambda tokenizer: run.instruction_rows(tokenizer, config.seed),
-        scoring=run.scoring,
-        seed=config.seed,
-    )
-    scores = Scores(np.array(places), run.prepared.chances(examples))
-    for system in systems:
-        scores.measure(system, outputs, examples)
-    agreed = None
-    if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
-        agreed = _agreement(run, config, outputs, examples)
-    if not PartialState().is_main_process:
-        return
-    results = summarise(scores, _protocol(run, config), _teacher_name(run), config)
-    if agreed:
-        results["distillation"] = agreed
-    _keep_scores(run, examples, scores)
-    if "finetune" in run.finished:
-        model = run.folder / "model"
-        write_json(model / "results.json", results)
-        write_text(model / "README.md", model_card(model))
-    write_json(run.folder / "results.json", results)
-    print(format_table(results))
-
-
-def _test_examples(run: Run, config: EvaluateConfig) -> Dataset:
-    """Return the test examples that are ranked, with other candidates if the recipe asks so."""
-    examples = run.prepared.examples["test"]
-    if config.candidates_seed is not None:
-        examples = run.prepared.with_other_candidates(examples, config.candidates_seed)
-    return some_users(examples, config.max_users, config.seed)
-
-
-def _protocol(run: Run, config: EvaluateConfig) -> dict[str, Any]:
-    """Return what was measured on: the facts that head the report."""
-    info = run.prepared.info
-    facts = ["dataset", "split", "num_candidates", "history_length"]
-    protocol = {name: info[name] for name in facts}
-    protocol["seeds"] = [info["seed"]]
-    if config.candidates_seed is not None:
-        protocol["candidates_seed"] = config.candidates_seed
-    return protocol
-
-
-def _teacher_name(run: Run) -> str:
-    record = run.folder / "teacher" / "teacher.json"
-    return f"teacher/{read_json(record)['type']}" if "teach" in run.finished else "teacher"
-
-
-def _agreement(
-    run: Run, config: EvaluateConfig, outputs: Outputs, examples: Dataset
-) -> dict[str, Any]:
-    """Return how often prompts and backbone choose what the teacher ranks first."""
-    logger.info("evaluate: agreement with the teacher")
-    backbone, tokenizer = run.backbone()
-    state = PartialState()
-    backbone.to(state.device)
-    settings = run.trainer_settings("distil", "distil")
-    untrained = new_soft_prompt(backbone, settings, tokenizer)
-    prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
-    rows = outputs.ranking_rows("rps", examples, tokenizer)
-    scoring = run.scoring(tokenizer)
-    scorers = {
-        "no prompt": CandidateScorer(backbone, None, scoring),
-        "random prompt": scorer_of(untrained, scoring),
-        "distilled prompt": scorer_of(prompted, scoring),
-    }
-    choices = {
-        name: np.array([row.argmax() for row in score_rows(scorer, rows, state)])
-        for name, scorer in scorers.items()
-    }
-    return agreement(choices, rows["target_place"][:], config)
-
-
-def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:
-    """Write every system's score of every candidate, to look single users up."""
-    named = examples.select_columns(["user_id", "position", "target", "candidates"])
-    kept = Dataset(named.with_format("arrow")[:])  # of its own, not cached beside the examples
-    for system, found in scores.by_system.items():
-        kept = kept.add_column(system, list(found))
-    path = run.folder / "logs" / "scores.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept.to_parquet(str(path))
 
 
 WORK: dict[str, Callable[[Run], None]] = {
