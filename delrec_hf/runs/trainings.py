@@ -13,7 +13,7 @@ from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
-from delrec_hf.instructions.rows import InstructionRows
+from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import describe_backbone
@@ -106,12 +106,15 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     config = run.trainer_settings("finetune", f"finetune/{name}")
     backbone, tokenizer = run.backbone()
     write = run.instruction_rows(tokenizer, config.seed)
+    examples = run.prepared.examples["train"]
+    # By the data's seed: trainings of other seeds learn from the same users.
+    learned = some_users(examples, config.max_train_users, run.prepared.info["seed"])
     validation = write.of_part("lsr", "validation", config.max_validation_users)
     model = with_lora(backbone, config, prompt)
     trainer = RecommendationTrainer(
         model=model,
         args=config,
-        train_rows=to_learn(write, write.of_part("lsr", "train"), config),
+        train_rows=to_learn(write, write.rows("lsr", "train", learned), config),
         validation_rows=to_learn(write, validation, config),
         ranking_rows=write.to_rank(validation),
         processing_class=tokenizer,

@@ -31,6 +31,10 @@ class FinetuneConfig(StageConfig):
         default=None,
         metadata={"help": "names of the layers to adapt; default: PEFT's choice (query and value)"},
     )
+    max_train_users: int | None = field(
+        default=None,
+        metadata={"help": "learn from the true next items of so many users, drawn by data.seed"},
+    )
     controls: list[str] = field(
         default_factory=lambda: ["lora-only"],
         metadata={
