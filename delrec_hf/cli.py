@@ -81,6 +81,17 @@ def _parser() -> argparse.ArgumentParser:
         "--candidates", nargs="+", metavar="TITLE", help="rank these (default: the catalogue)"
     )
     recommend.add_argument("--top_k", type=int, default=10, help="how many (default: 10)")
+    recommend.add_argument(
+        "--with_teacher",
+        nargs="?",
+        const=True,
+        type=_true_or_false,
+        metavar="true|false",
+        help="rank with the teacher too, or do not (default: where the model holds one)",
+    )
+    recommend.add_argument(
+        "--retrieve", type=int, help="how many items of the catalogue the teacher retrieves"
+    )
     recommend.add_argument("--json", action="store_true", help="print JSON")
     _add_loading(recommend)
 
@@ -213,12 +224,24 @@ def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
     from delrec_hf.recommender import Recommender
 
     recommender = Recommender.from_pretrained(known.model, **_loading(known))
-    found = recommender.recommend(known.history, known.candidates, top_k=known.top_k)
+    found = recommender.recommend(
+        known.history,
+        known.candidates,
+        top_k=known.top_k,
+        with_teacher=known.with_teacher,
+        retrieve=known.retrieve,
+    )
     if known.json:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
         return
+    if found[0].teacher is None:
+        print("ranked by the language model alone")
+    else:
+        print("ranked by the language model and its teacher: score, language model, teacher")
     for rank, one in enumerate(found, start=1):
-        print(f"{rank:>3}  {one.score:9.3f}  {one.title}")
+        parts = () if one.teacher is None else (one.language_model, one.teacher)
+        numbers = "".join(f"{number:9.3f}" for number in (one.score, *parts))
+        print(f"{rank:>3}  {numbers}  {one.title}")
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact
 from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.catalogue import FloatArray, tournament
+from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
 _GROUPS_AT_ONCE = 16
@@ -31,13 +32,18 @@ class Recommendation:
     Attributes:
         item_id: Its id.
         title: Its title.
-        score: Log-probability of the title as the answer, among the candidates that it was last
-            shown with.
+        score: What it is ranked by: the weighted sum of the two scores below, whose differences are
+            log-odds, or the language model's alone.
+        language_model: Score of the title as the answer (`config.scoring`), in the prompt that it
+            stood in last.
+        teacher: The teacher's score; None where the language model ranked alone.
     """
 
     item_id: str
     title: str
     score: float
+    language_model: float
+    teacher: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Recommender:
         item_ids: Ids of the catalogue.
         titles: Their titles.
         log_priors: Their titles' log-probabilities without a history, for calibrated scores.
+        teacher: The teacher and the weights of a fusion with it, if the artefact holds both.
     """
 
     model: DelRecModel
@@ -59,6 +66,7 @@ class Recommender:
     item_ids: list[str]
     titles: list[str]
     log_priors: list[float]
+    teacher: FusedTeacher | None = None
 
     @classmethod
     def from_pretrained(
@@ -106,13 +114,15 @@ class Recommender:
             trust_remote_code=trust_remote_code,
         )
         tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        item_ids = catalogue["item_id"].to_pylist()
         return cls(
             stacked,
             ChatEncoder(tokenizer),
             config,
-            catalogue["item_id"].to_pylist(),
+            item_ids,
             catalogue["title"].to_pylist(),
             catalogue["log_prior"].to_pylist() if "log_prior" in catalogue.column_names else [],
+            FusedTeacher.load(folder, config, item_ids, device),
         )
 
     def recommend(
@@ -121,47 +131,50 @@ class Recommender:
         candidates: Sequence[str] | None = None,
         top_k: int = 10,
         *,
+        with_teacher: bool | None = None,
+        retrieve: int | None = None,
         disable_tqdm: bool = False,
     ) -> list[Recommendation]:
         """Rank items as the next one after a history.
 
+        With the teacher, the language model does not read the whole catalogue: the teacher
+        retrieves its best unseen items, and these are ranked by both.
+
         Args:
-            history: Titles or ids, oldest first; the last `config.history_length` count.
-            candidates: Titles or ids to rank; by default the whole catalogue without the history.
+            history: Titles or ids, oldest first; the language model reads the last
+                `config.history_length`, the teacher as many as it can.
+            candidates: Titles or ids to rank; by default the catalogue without the history.
             top_k: How many to return.
+            with_teacher: Fuse the language model's scores with the teacher's; False: the language
+                model alone; by default fused where the artefact holds teacher and weights.
+            retrieve: How many items of the catalogue the teacher retrieves; by default what one
+                prompt of training showed (`config.num_candidates`), or `top_k` if that is more.
+                More than one prompt's worth goes through a tournament of prompts.
             disable_tqdm: Show no progress bar.
 
         Returns:
             At most `top_k` recommendations, best first.
 
         Raises:
-            InputError: If the history is empty, a title is unknown, or `top_k` is below 1.
+            InputError: If the history is empty, a title is unknown, a number is below 1, or the
+                teacher or its weights are wanted and not there.
         """
         if not history:
             raise InputError("the history is empty; give one title or id at least")
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected 1 or more")
         seen = [self.find(text) for text in history]
+        teacher = self._chosen_teacher(with_teacher)
+        advice = None if teacher is None else teacher.score(seen)
         if candidates is None:
-            offered = [item for item in range(len(self.titles)) if item not in set(seen)]
+            offered = self._of_catalogue(seen, advice, top_k, retrieve)
+        elif retrieve is not None:
+            raise InputError("retrieve is for the whole catalogue; give it or candidates")
         else:
             offered = list(dict.fromkeys(self.find(text) for text in candidates))
         if not offered:
             raise InputError("there is no candidate to rank; give one title or id at least")
-        shown = seen[-self.config.history_length :]
-
-        def score(groups: list[list[int]]) -> list[FloatArray]:
-            starts = range(0, len(groups), _GROUPS_AT_ONCE)
-            scores: list[FloatArray] = []
-            for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
-                scores += self._score(shown, groups[start : start + _GROUPS_AT_ONCE])
-            return scores
-
-        # Candidates that no prompt lists are compared all at once, whatever their number.
-        is_listed = self.config.candidates == "listed"
-        at_once = max(2, self.config.num_candidates) if is_listed else len(offered)
-        best = tournament(offered, at_once, top_k, score)
-        return [Recommendation(self.item_ids[k], self.titles[k], score) for k, score in best]
+        return self._ranked(seen, offered, top_k, advice, disable_tqdm)
 
     def find(self, text: str) -> int:
         """Return the row of an item in the catalogue by its id or title.
@@ -178,6 +191,70 @@ class Recommender:
         hint = ", ".join(f'"{self.titles[self._loose_rows[name]]}"' for name in nearest)
         cure = f"; did you mean {hint}?" if hint else "; give a title or id of the catalogue"
         raise InputError(f'"{text}" is not among the {len(self.titles)} known items{cure}')
+
+    def _chosen_teacher(self, wanted: bool | None) -> FusedTeacher | None:
+        """Return the teacher if it is to rank, too."""
+        if wanted and self.teacher is None:
+            raise InputError(
+                f"this model holds no teacher (type `{self.config.teacher.get('type')}`; it must "
+                "have weights) or no fusion with it, which `delrec evaluate` measures as "
+                "delrec+teacher; leave with_teacher out"
+            )
+        return None if wanted is False else self.teacher
+
+    def _of_catalogue(
+        self, seen: list[int], advice: FloatArray | None, top_k: int, count: int | None
+    ) -> list[int]:
+        """Return the unseen items of the catalogue, with the teacher's scores its best ones."""
+        if advice is not None:
+            count = max(self.config.num_candidates, top_k) if count is None else count
+            if count < 1:
+                raise InputError(f"retrieve is {count}; expected 1 or more")
+            return best_unseen(advice, seen, count)
+        if count is not None:
+            raise InputError("retrieve needs the teacher, which does not rank here; leave it out")
+        return [item for item in range(len(self.titles)) if item not in set(seen)]
+
+    def _ranked(
+        self,
+        seen: list[int],
+        offered: list[int],
+        top_k: int,
+        advice: FloatArray | None,
+        disable_tqdm: bool,
+    ) -> list[Recommendation]:
+        """Rank items by the language model's scores, fused with the teacher's if they are given."""
+        shown = seen[-self.config.history_length :]
+        own: dict[int, float] = {}  # the language model's score in the last round of each item
+
+        def score(groups: list[list[int]]) -> list[FloatArray]:
+            starts = range(0, len(groups), _GROUPS_AT_ONCE)
+            scores: list[FloatArray] = []
+            for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
+                scores += self._score(shown, groups[start : start + _GROUPS_AT_ONCE])
+            for group, found in zip(groups, scores, strict=True):
+                own.update(zip(group, found.tolist(), strict=True))
+            if advice is None or self.teacher is None:
+                return scores
+            return [
+                self.teacher.fuse(found, advice[group])
+                for group, found in zip(groups, scores, strict=True)
+            ]
+
+        # Candidates that no prompt lists are compared all at once, whatever their number.
+        is_listed = self.config.candidates == "listed"
+        at_once = max(2, self.config.num_candidates) if is_listed else len(offered)
+        best = tournament(offered, at_once, top_k, score)
+        return [
+            Recommendation(
+                self.item_ids[item],
+                self.titles[item],
+                score,
+                own[item],
+                None if advice is None else float(advice[item]),
+            )
+            for item, score in best
+        ]
 
     def _score(self, history: list[int], groups: list[list[int]]) -> list[FloatArray]:
         shown = [self._safe_titles[item] for item in history]

@@ -1,5 +1,6 @@
 """Scores of several systems over the same users' candidates, and what they amount to."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
+from delrec_hf.errors import InputError
 from delrec_hf.evaluation.metrics import (
     EXPECTED_HR,
     TIE_RULE,
@@ -16,13 +18,17 @@ from delrec_hf.evaluation.metrics import (
     per_user_metrics,
 )
 from delrec_hf.evaluation.statistics import bootstrap_interval, compare
-from delrec_hf.evaluation.systems import SYSTEMS, Outputs, System, check_names
+from delrec_hf.evaluation.systems import SYSTEMS, Outputs, Score, System, check_names
 from delrec_hf.logging import get_logger
+from delrec_hf.ranking.weighing import Fusion, fit_fusion
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-COMPARED_METRICS = ("hr@1", EXPECTED_HR, "ndcg@10")
+LOG_LOSS = "log_loss"
+"""Minus the log-chance of the target among the candidates, in nats; lower is better."""
+
+COMPARED_METRICS = ("hr@1", EXPECTED_HR, "ndcg@10", LOG_LOSS)
 
 logger = get_logger(__name__)
 
@@ -37,6 +43,20 @@ class EvaluateConfig:
     )
     max_users: int | None = field(
         default=None, metadata={"help": "measure on so many test users; default: all"}
+    )
+    fit_users: int = field(
+        default=1000,
+        metadata={
+            "help": "fit weights, for the log-loss and the fusions, on so many validation users; "
+            "0: do without"
+        },
+    )
+    retrieve: int = field(
+        default=0,
+        metadata={
+            "help": "rerank the teacher's so many best items of the whole catalogue as well; 0: do "
+            "not; language models read them all in one prompt"
+        },
     )
     scoring: Literal["sum", "mean", "calibrated"] = field(
         default="sum",
@@ -55,34 +75,90 @@ class EvaluateConfig:
     seed: int = field(default=0, metadata={"help": "decides the users and the bootstrap"})
 
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Check names and numbers."""
         check_names(self.systems or [])
+        for name, number in (("fit_users", self.fit_users), ("retrieve", self.retrieve)):
+            if number < 0:
+                raise InputError(f"`evaluate.{name}` is {number}; expected 0 or more")
 
 
 @dataclass
 class Scores:
-    """Scores of the systems measured so far.
+    """Scores of the systems measured so far, and the weights that make chances of them.
 
     Attributes:
-        target_places: `(users,)` the target's place among each user's candidates.
+        validation: Examples whose targets the weights are fitted to; none: nothing is fitted.
+        examples: The examples that are measured.
         chances: `(users, candidates)` how likely each candidate is the target, where the data's
             rule is known.
-        by_system: System name to `(users, candidates)` scores.
-        seconds: System name to wall time of scoring.
+        by_system: System name to `(users, candidates)` scores of the examples.
+        on_validation: The same of the validation examples, but for fusions.
+        weights: System name to what makes chances of its scores, or of its parts' scores.
+        seconds: System name to wall time of scoring the examples.
     """
 
-    target_places: IntArray
+    validation: Dataset
+    examples: Dataset
     chances: FloatArray | None = None
     by_system: dict[str, FloatArray] = field(default_factory=dict)
+    on_validation: dict[str, FloatArray] = field(default_factory=dict)
+    weights: dict[str, Fusion] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def measure(self, system: System, outputs: Outputs, examples: Dataset) -> None:
-        """Rank with a system and keep its scores; loading is not timed."""
-        logger.info("evaluate: ranking with %s", system.name)
-        score = system.load(outputs)
+    def add(self, name: str, score: Score) -> None:
+        """Score with a system and keep what it says; fitting is not timed."""
         start = time.perf_counter()
-        self.by_system[system.name] = score(examples)
-        self.seconds[system.name] = round(time.perf_counter() - start, 1)
+        self.by_system[name] = _all_scores(score, self.examples)
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+        if len(self.validation):
+            self.on_validation[name] = score(self.validation)
+            self._fit(name, (name,))
+
+    def fuse(self, name: str, parts: Sequence[str]) -> None:
+        """Rank with a fusion of systems that were added before."""
+        if not len(self.validation):
+            logger.info("evaluate: without %s, which needs validation users", name)
+            return
+        self._fit(name, parts)
+        self.by_system[name] = self.weights[name].log_chances(self.by_system)
+
+    def per_user(self, system: str) -> dict[str, FloatArray]:
+        """Return every metric of every example, `(users,)` each."""
+        places = target_places(self.examples)
+        found = per_user_metrics(self.by_system[system], places)
+        if self.chances is not None:
+            found[EXPECTED_HR] = expected_hr_at_1(self.by_system[system], self.chances)
+        if system in self.weights:
+            chances = self.weights[system].log_chances(self.by_system)
+            found[LOG_LOSS] = -chances[np.arange(len(places)), places]
+        return found
+
+    def _fit(self, name: str, parts: Sequence[str]) -> None:
+        scores = {part: self.on_validation[part] for part in parts}
+        self.weights[name] = fit_fusion(scores, target_places(self.validation))
+
+
+def measure(system: System, outputs: Outputs, regimes: Sequence[Scores]) -> None:
+    """Rank with a system, loaded once, in every regime; loading is not timed."""
+    logger.info("evaluate: ranking with %s", system.name)
+    if system.load is None:
+        for scores in regimes:
+            scores.fuse(system.name, system.parts)
+        return
+    score = system.load(outputs)
+    for scores in regimes:
+        scores.add(system.name, score)
+
+
+def _all_scores(score: Score, examples: Dataset) -> FloatArray:
+    return score(examples) if len(examples) else np.empty((0, 1))
+
+
+def target_places(examples: Dataset) -> IntArray:
+    """Return each target's place among its candidates, `(examples,)`."""
+    offered, targets = examples["candidates"][:], examples["target"][:]
+    places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
+    return np.array(places, dtype=np.int64)
 
 
 def summarise(
@@ -96,20 +172,14 @@ def summarise(
         teacher_name: What the report calls the teacher, as in `teacher/sasrec`.
         config: Bootstrap settings.
     """
-    per_user = {system: _per_user(found, scores) for system, found in scores.by_system.items()}
+    _name_the_silent(scores)
+    per_user = {system: scores.per_user(system) for system in scores.by_system}
     names = {system: teacher_name if system == "teacher" else system for system in per_user}
     systems = {
         names[system]: {
-            **{metric: float(values[metric].mean()) for metric in values},
-            "ci95": {
-                metric: list(
-                    bootstrap_interval(
-                        values[metric], samples=config.bootstrap_samples, seed=config.seed
-                    )
-                )
-                for metric in values
-            },
-            "seconds": scores.seconds[system],
+            **means(values, config),
+            **weights(scores.weights.get(system)),
+            **({"seconds": scores.seconds[system]} if system in scores.seconds else {}),
         }
         for system, values in per_user.items()
     }
@@ -118,13 +188,14 @@ def summarise(
         "protocol": {
             **protocol,
             **({} if limit is None else {"best_hr_at_1": limit}),
-            "users": len(scores.target_places),
+            "users": len(scores.examples),
+            "fit_users": len(scores.validation),
             "tie_rule": TIE_RULE,
             "scoring": config.scoring,
             "bootstrap": {"samples": config.bootstrap_samples, "seed": config.seed},
         },
         "systems": systems,
-        "comparisons": _comparisons(per_user, names, config),
+        "comparisons": comparisons(per_user, names, config),
     }
 
 
@@ -154,41 +225,67 @@ def agreement(
     }
 
 
-def _per_user(found: FloatArray, scores: Scores) -> dict[str, FloatArray]:
-    """Return one system's metrics, `(users,)` each."""
-    values = per_user_metrics(found, scores.target_places)
-    if scores.chances is not None:
-        values[EXPECTED_HR] = expected_hr_at_1(found, scores.chances)
-    return values
+def _name_the_silent(scores: Scores) -> None:
+    for name, fusion in scores.weights.items():
+        if [part.weight for part in fusion.parts.values()] == [0]:
+            candidates = scores.by_system[name].shape[1]
+            logger.info(
+                "evaluate: %s says nothing about the targets of validation users: weight 0, "
+                "log-loss log(%d) = %.3f",
+                name,
+                candidates,
+                math.log(candidates),
+            )
 
 
-def _comparisons(
+def means(values: Mapping[str, FloatArray], config: EvaluateConfig) -> dict[str, Any]:
+    """Return each metric's mean over users, and the intervals, as results.json holds them."""
+    found: dict[str, Any] = {metric: float(values[metric].mean()) for metric in values}
+    found["ci95"] = {
+        metric: list(bootstrap_interval(one, samples=config.bootstrap_samples, seed=config.seed))
+        for metric, one in values.items()
+    }
+    return found
+
+
+def weights(fusion: Fusion | None) -> dict[str, Any]:
+    """Return a system's weights as results.json holds them, if there are any."""
+    return {} if fusion is None else {"weights": fusion.to_dict()}
+
+
+def comparisons(
     per_user: Mapping[str, Mapping[str, FloatArray]],
     names: Mapping[str, str],
     config: EvaluateConfig,
 ) -> list[dict[str, Any]]:
-    if "delrec" not in per_user:
-        return []
-    others = [one.name for one in reversed(SYSTEMS) if one.compared and one.name in per_user]
+    """Return the paired comparisons of the systems that were measured.
+
+    Args:
+        per_user: System name to metric to `(users,)` values.
+        names: System name to what the report calls it.
+        config: Bootstrap settings.
+    """
+    pairs = [(one.name, other) for one in SYSTEMS for other in one.against]
     return [
         {
-            "a": "delrec",
-            "b": names[other],
+            "a": names[a],
+            "b": names[b],
             "metric": metric,
             **_plain(
                 asdict(
                     compare(
-                        per_user["delrec"][metric],
-                        per_user[other][metric],
+                        per_user[a][metric],
+                        per_user[b][metric],
                         samples=config.bootstrap_samples,
                         seed=config.seed,
                     )
                 )
             ),
         }
-        for other in others
+        for a, b in pairs
+        if a in per_user and b in per_user
         for metric in COMPARED_METRICS
-        if metric in per_user[other]
+        if metric in per_user[a] and metric in per_user[b]
     ]
 
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delrec_hf.evaluation.metrics import EXPECTED_HR, METRICS
+from delrec_hf.evaluation.metrics import EXPECTED_HR
+
+SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", "log_loss")
+"""Columns of the table, as many as fit; results.json holds NDCG@5 too."""
 
 WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
 
-_LONGEST_NAME = 24
+_LONGEST_NAME = 22
 _UNKNOWN = "-"
 
 
@@ -37,7 +40,7 @@ def format_table(results: Mapping[str, Any]) -> str:
 
     Args:
         results: The content of a results.json: `protocol`, `systems`, `comparisons` and, where
-            there is one, `distillation`.
+            they are, `retrieved` and `distillation`.
     """
     blocks = [
         _wrapped(protocol_line(results)),
@@ -90,7 +93,16 @@ def notes(results: Mapping[str, Any]) -> list[str]:
             "Expected HR@1: the chance, by the rule of this made-up world, that what a system "
             "ranks first is the target. No ranker can expect more than the limit."
         )
-    if any("ci95" in system for system in results.get("systems", {}).values()):
+    systems = results.get("systems", {})
+    if any("log_loss" in system for system in systems.values()):
+        found.append(
+            "LOG-LOSS: minus the log-chance of the target among the candidates, in nats; lower is "
+            "better. The weights that make chances of scores are fitted on validation users."
+        )
+    found += [
+        f"{name} = {weighed(one['weights'])}." for name, one in systems.items() if _fuses(one)
+    ]
+    if any("ci95" in system for system in systems.values()):
         found.append("Brackets: 95 % interval, percentile bootstrap over users.")
     return found
 
@@ -100,9 +112,26 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     found = [_systems(results.get("systems", {})), _expected(results)]
     if results.get("comparisons"):
         found.append(_comparisons(results["comparisons"]))
+    if results.get("retrieved"):
+        found.append(_retrieved(results["retrieved"]))
     if results.get("distillation"):
         found.append(_agreement(results["distillation"]))
     return [table for table in found if table.rows]
+
+
+def weighed(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what a fusion weighs its parts with, to three digits: scores come in any unit.
+
+    >>> scale = {"kind": "log", "smoothing": 1.0, "floor": 0.0}
+    >>> weighed({"popularity": {"weight": 0.5, "ci95": [0.25, 0.75], "scale": scale}})
+    '0.5 [0.25, 0.75] x log popularity'
+    """
+    shown = []
+    for part, one in parts.items():
+        low, high = one["ci95"]
+        unit = "log " if one["scale"]["kind"] == "log" else ""
+        shown.append(f"{one['weight']:.3g} [{low:.3g}, {high:.3g}] x {unit}{part}")
+    return " + ".join(shown)
 
 
 def escape(text: str) -> str:
@@ -117,9 +146,9 @@ def escape(text: str) -> str:
 def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for name, system in systems.items():
-        cells = [_metric(system, metric) for metric in METRICS]
+        cells = [_metric(system, metric) for metric in SHOWN]
         rows.append([_shortened(name), *cells, _seconds(system.get("seconds"))])
-    headers = ["system", *(metric.upper() for metric in METRICS), "seconds"]
+    headers = ["system", *(_heading(metric) for metric in SHOWN), "seconds"]
     if all(row[-1] == _UNKNOWN for row in rows):
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     return Table("Systems", headers, rows)
@@ -140,7 +169,7 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [
             f"{_shortened(one['a'])} - {_shortened(one['b'])}",
-            str(one["metric"]).upper(),
+            _heading(one["metric"]),
             f"{_number(one.get('difference'), sign=True)}{_interval(one.get('ci95'), sign=True)}",
             _number(one.get("p")),
         ]
@@ -148,6 +177,21 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     ]
     headers = ["paired difference", "metric", "difference [95 %]", "p"]
     return Table("Comparisons, user by user", headers, rows, left=2)
+
+
+def _retrieved(retrieved: Mapping[str, Any]) -> Table:
+    metrics = ("hr@1", "hr@10", "ndcg@10")
+    rows = [
+        [_shortened(name), *(_metric(system, metric) for metric in metrics)]
+        for name, system in retrieved["systems"].items()
+    ]
+    protocol = retrieved["protocol"]
+    title = (
+        f"End to end: best {protocol['num_candidates']} of the catalogue by "
+        f"{_shortened(protocol['retriever'])}, reranked; "
+        f"{_number(retrieved['recall_ceiling'])} of the targets are there"
+    )
+    return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
 
 
 def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -161,6 +205,14 @@ def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
     ]
     title = "Agreement with the teacher's first choice on held-out histories"
     return Table(title, ["system", "agreement [95 %]", "users"], rows)
+
+
+def _fuses(system: Mapping[str, Any]) -> bool:
+    return len(system.get("weights", {})) > 1
+
+
+def _heading(metric: Any) -> str:
+    return str(metric).upper().replace("_", "-")
 
 
 def _metric(system: Mapping[str, Any], metric: str) -> str:

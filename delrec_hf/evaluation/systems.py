@@ -65,21 +65,23 @@ class Outputs:
 
 @dataclass(frozen=True)
 class System:
-    """A row of the result table.
+    """A row of the result table: something that scores, or a fusion of such systems' scores.
 
     Attributes:
         name: Its name in recipes and results; `teacher` is reported as `teacher/TYPE`.
         needs: Stages whose output it reads; `backbone` stands for a recipe that names one.
         folder: What it reads in the run's folder, if anything.
-        load: Returns its scorer, with everything read that it ranks with.
-        compared: Whether `delrec` is compared with it, user by user.
+        load: Returns its scorer, with everything read that it ranks with; None for a fusion.
+        parts: Of a fusion: the systems that it weighs together.
+        against: Systems that it is compared with, user by user.
     """
 
     name: str
-    needs: tuple[str, ...]
-    folder: str | None
-    load: Callable[[Outputs], Score]
-    compared: bool = True
+    needs: tuple[str, ...] = ()
+    folder: str | None = None
+    load: Callable[[Outputs], Score] | None = None
+    parts: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 def _by(make: Callable[[Outputs], Teacher]) -> Callable[[Outputs], Score]:
@@ -132,27 +134,18 @@ def _by_titles(
 SYSTEMS = (
     System(
         name="random",
-        needs=(),
-        folder=None,
         load=_by(lambda outputs: Random.fit(outputs.prepared, outputs.seed)),
-        compared=False,
     ),
     System(
         name="popularity",
-        needs=(),
-        folder=None,
         load=_by(lambda outputs: Popularity.fit(outputs.prepared)),
     ),
     System(
         name="markov",
-        needs=(),
-        folder=None,
         load=_by(lambda outputs: Markov.fit(outputs.prepared)),
     ),
     System(
         name="co-occurrence",
-        needs=(),
-        folder=None,
         load=_by(lambda outputs: CoOccurrence.fit(outputs.prepared)),
     ),
     System(
@@ -161,7 +154,7 @@ SYSTEMS = (
         folder="teacher",
         load=_by(lambda outputs: load_teacher(outputs.folder / "teacher", outputs.prepared)),
     ),
-    System(name="zero-shot", needs=("backbone",), folder=None, load=_zero_shot),
+    System(name="zero-shot", needs=("backbone",), load=_zero_shot),
     System(name="prompt-only", needs=("distil",), folder="distil", load=_prompt_only),
     System(name="lora-only", needs=("finetune",), folder="lora-only", load=_tuned("lora-only")),
     *(
@@ -173,10 +166,31 @@ SYSTEMS = (
         needs=("finetune",),
         folder="model",
         load=_tuned("model"),
-        compared=False,  # with itself
+        against=(
+            "delrec/no-rps",
+            "delrec/no-ta",
+            "delrec/random-prompt",
+            "lora-only",
+            "prompt-only",
+            "zero-shot",
+            "teacher",
+            "co-occurrence",
+            "markov",
+            "popularity",
+        ),
+    ),
+    System(name="co-occurrence+teacher", parts=("co-occurrence", "teacher")),
+    System(name="lora-only+teacher", parts=("lora-only", "teacher")),
+    System(
+        name="delrec+teacher",
+        parts=("delrec", "teacher"),
+        against=("delrec", "teacher", "lora-only+teacher", "co-occurrence+teacher"),
     ),
 )
-"""From what knows least to what knows most: the order of every report."""
+"""From what knows least to what knows most, fusions after their parts: the order of every report.
+
+A fusion stands there where all its parts do.
+"""
 
 NAMES = tuple(system.name for system in SYSTEMS)
 
@@ -209,33 +223,39 @@ def chosen_systems(
     Raises:
         InputError: If one that is named cannot rank.
     """
-    chosen, missing = [], {}
+    chosen: list[System] = []
+    missing = {}
     for system in SYSTEMS:
         if names is not None and system.name not in names:
             continue
-        lacking = _lacking(system, finished, folder)
+        lacking = _lacking(system, finished, folder, [one.name for one in chosen])
         if lacking is None:
             chosen.append(system)
         else:
             missing[system.name] = lacking
     if missing and names is not None:
-        name, reason = next(iter(missing.items()))
+        name, (reason, cure) = next(iter(missing.items()))
         raise InputError(
-            f"`evaluate.systems` names `{name}`, which needs {reason}; run `delrec run` for all "
-            "stages, or take the name out"
+            f"`evaluate.systems` names `{name}`, which needs {reason}; {cure}, or take the name out"
         )
-    for name, reason in missing.items():
+    for name, (reason, _) in missing.items():
         logger.info("evaluate: without %s, which needs %s", name, reason)
     return chosen
 
 
-def _lacking(system: System, finished: frozenset[str], folder: Path) -> str | None:
-    """Say what a system needs and has not got, or None."""
+def _lacking(
+    system: System, finished: frozenset[str], folder: Path, chosen: Sequence[str]
+) -> tuple[str, str] | None:
+    """Return what a system needs and has not got, and the cure, or None."""
+    every_stage = "run `delrec run` for all stages"
     for need in system.needs:
         if need == "backbone" and need not in finished:
-            return "`backbone.model_name_or_path` in the recipe"
+            return "`backbone.model_name_or_path` in the recipe", "add it"
         if need not in finished:
-            return f"a finished stage `{need}` of this recipe in {folder}"
+            return f"a finished stage `{need}` of this recipe in {folder}", every_stage
     if system.folder is not None and not (folder / system.folder).is_dir():
-        return f"{folder / system.folder}, which `finetune.controls` makes"
+        return f"{folder / system.folder}, which `finetune.controls` makes", every_stage
+    for part in system.parts:
+        if part not in chosen:
+            return f"the system `{part}` as its part", "name that one as well"
     return None

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.metrics import METRICS
-from delrec_hf.evaluation.report import escape, format_markdown
+from delrec_hf.evaluation.report import escape, format_markdown, weighed
 from delrec_hf.files import read_json
 from delrec_hf.modeling.artefact import CONFIG_FILE
 from delrec_hf.modeling.gguf_source import hub_id
@@ -75,6 +75,7 @@ def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str
     )
     environment.filters |= {"md": _markdown_value, "py": json.dumps, "rows": _rows}
     environment.filters |= {"arguments": _arguments, "sh": _shell_word}
+    environment.filters["fusion"] = lambda parts: escape(weighed(parts))
     return environment.get_template("model_card.md.jinja").render(
         header=_header(config, results, repo_id),
         config=config,

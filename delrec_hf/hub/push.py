@@ -15,7 +15,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.files import write_text
 from delrec_hf.hub.cards import RESULTS_FILE, model_card, read_facts
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.artefact import CONFIG_FILE
+from delrec_hf.modeling.artefact import CONFIG_FILE, TEACHER_FILES, TEACHER_FOLDER
 
 if TYPE_CHECKING:  # torch is not needed to send a folder
     from delrec_hf.modeling.stacked import DelRecModel
@@ -36,6 +36,7 @@ REQUIRED = (
 OPTIONAL = (
     RESULTS_FILE,
     "catalogue.parquet",
+    *(f"{TEACHER_FOLDER}/{name}" for name in TEACHER_FILES),
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
     "special_tokens_map.json",
@@ -51,7 +52,14 @@ OPTIONAL = (
 )
 """Files that an artefact may hold beside them; most are those that tokenizers write."""
 
-_WITH_PATHS = ("adapter_config.json", "prompt/adapter_config.json", CONFIG_FILE, RESULTS_FILE)
+_WITH_PATHS = (
+    "adapter_config.json",
+    "prompt/adapter_config.json",
+    f"{TEACHER_FOLDER}/teacher.json",
+    f"{TEACHER_FOLDER}/config.json",
+    CONFIG_FILE,
+    RESULTS_FILE,
+)
 
 
 def push(

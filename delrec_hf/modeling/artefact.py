@@ -1,6 +1,7 @@
 """The folder that a finished model lives in, and the facts that travel with it."""
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,12 @@ from delrec_hf.hashes import cached_content_hash
 from delrec_hf.instructions.templates import TEMPLATE_VERSION, Domain
 from delrec_hf.logging import get_logger
 
-FORMAT_VERSION = 2
-_READ = (1, 2)  # 1 recorded no quantisation of the backbone
+FORMAT_VERSION = 3
+_READ = (1, 2, 3)  # 1 recorded no quantisation of the backbone; 1 and 2 held no teacher
 CONFIG_FILE = "delrec_config.json"
 CATALOGUE_FILE = "catalogue.parquet"
+TEACHER_FOLDER = "teacher"
+TEACHER_FILES = ("teacher.json", "config.json", "model.safetensors")
 
 logger = get_logger(__name__)
 
@@ -42,6 +45,9 @@ class ArtefactConfig:
         versions: Versions of the libraries it was made with.
         candidates: `listed` in the prompts, or `unlisted`.
         calibration_weight: See `scoring`.
+        fusion: How its scores and those of the teacher in `teacher/` are weighed together, as
+            `delrec evaluate` found it on validation users, see `Fusion.to_dict`; None: not
+            measured, or no teacher there.
         template_version: Version of the prompts' wording.
         format_version: Version of this layout.
     """
@@ -58,6 +64,7 @@ class ArtefactConfig:
     versions: dict[str, str]
     candidates: str = "listed"
     calibration_weight: float = 0.0
+    fusion: dict[str, Any] | None = None
     template_version: int = TEMPLATE_VERSION
     format_version: int = FORMAT_VERSION
 
@@ -81,7 +88,7 @@ class ArtefactConfig:
             if version not in _READ:
                 raise InputError(
                     f"{path} has format version {version}; this delrec_hf reads "
-                    f"{' and '.join(map(str, _READ))}, install the version that the model's card "
+                    f"{_READ[0]} to {_READ[-1]}, install the version that the model's card "
                     "names"
                 )
             content["domain"] = Domain(**content["domain"])
@@ -94,7 +101,7 @@ class ArtefactConfig:
 
     def warn_of_age(self, folder: Path) -> None:
         """Say in the log what a model of another version may do otherwise here than measured."""
-        if self.format_version < FORMAT_VERSION:
+        if self.format_version < 2:
             logger.warning(
                 "%s was written by an earlier version, which recorded no quantisation; if it was "
                 "trained on a quantised backbone, say so with load_in_4bit (--load_in_4bit)",
@@ -108,6 +115,27 @@ class ArtefactConfig:
                 self.template_version,
                 TEMPLATE_VERSION,
             )
+
+
+def hold_teacher(teacher: Path, folder: Path) -> None:
+    """Copy a neural teacher into an artefact, without its predictions.
+
+    Teachers that count hold the training interactions, and ranked lists know the histories they
+    were made for alone: neither goes with the model, and the log says so.
+
+    Args:
+        teacher: What `train_teacher` wrote.
+        folder: The artefact.
+    """
+    if not all((teacher / name).is_file() for name in TEACHER_FILES):
+        logger.info(
+            "the model goes without its teacher, which has no weights: it can rank as the language "
+            "model alone, and not as delrec+teacher"
+        )
+        return
+    (folder / TEACHER_FOLDER).mkdir()
+    for name in TEACHER_FILES:
+        shutil.copyfile(teacher / name, folder / TEACHER_FOLDER / name)
 
 
 def artefact_folder(model: str | Path, revision: str | None = None) -> Path:

@@ -1,22 +1,36 @@
 """What the stage `evaluate` does: rank with every system, and report."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from accelerate import PartialState
 from datasets import Dataset
 
-from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, agreement, summarise
+from delrec_hf.errors import InputError
+from delrec_hf.evaluation.evaluator import (
+    EvaluateConfig,
+    Scores,
+    agreement,
+    measure,
+    summarise,
+)
 from delrec_hf.evaluation.report import format_table
+from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.files import read_json, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import some_users
 from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import TEACHER_FOLDER, ArtefactConfig
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.ranking.weighing import Fusion
 from delrec_hf.runs.run import Run
+from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.training.distillation import new_soft_prompt
 
 logger = get_logger(__name__)
@@ -28,8 +42,6 @@ def evaluate(run: Run) -> None:
     has_backbone = {"backbone"} if "backbone" in run.recipe.sections else set()
     systems = chosen_systems(config.systems, run.finished | has_backbone, run.folder)
     examples = _test_examples(run, config)
-    offered, targets = examples["candidates"][:], examples["target"][:]
-    places = [row.index(target) for row, target in zip(offered, targets, strict=True)]
     outputs = Outputs(
         folder=run.folder,
         prepared=run.prepared,
@@ -38,24 +50,38 @@ def evaluate(run: Run) -> None:
         scoring=run.scoring,
         seed=config.seed,
     )
-    scores = Scores(np.array(places), run.prepared.chances(examples))
+    scores = Scores(_validation_examples(run, config), examples, run.prepared.chances(examples))
+    regimes = [scores]
+    if config.retrieve:
+        retrieved, held = _retrieved(run, config, scores)
+        regimes.append(retrieved)
     for system in systems:
-        scores.measure(system, outputs, examples)
+        measure(system, outputs, regimes)
     agreed = None
     if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
         agreed = _agreement(run, config, outputs, examples)
     if not PartialState().is_main_process:
         return
-    results = summarise(scores, _protocol(run, config), _teacher_name(run), config)
+    teacher = _teacher_name(run)
+    results = summarise(scores, _protocol(run, config), teacher, config)
+    if config.retrieve:
+        results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config)
     if agreed:
         results["distillation"] = agreed
-    _keep_scores(run, examples, scores)
+    _keep_scores(run, scores)
     if "finetune" in run.finished:
-        model = run.folder / "model"
-        write_json(model / "results.json", results)
-        write_text(model / "README.md", model_card(model))
+        _record(run.folder / "model", results, scores.weights.get("delrec+teacher"))
     write_json(run.folder / "results.json", results)
     print(format_table(results))
+
+
+def _record(model: Path, results: dict[str, Any], fusion: Fusion | None) -> None:
+    """Write into the artefact what was measured, and how it ranks with its teacher."""
+    has_teacher = (model / TEACHER_FOLDER).is_dir()
+    weights = fusion.to_dict() if fusion is not None and has_teacher else None
+    replace(ArtefactConfig.load(model), fusion=weights).save(model)
+    write_json(model / "results.json", results)
+    write_text(model / "README.md", model_card(model))
 
 
 def _test_examples(run: Run, config: EvaluateConfig) -> Dataset:
@@ -64,6 +90,38 @@ def _test_examples(run: Run, config: EvaluateConfig) -> Dataset:
     if config.candidates_seed is not None:
         examples = run.prepared.with_other_candidates(examples, config.candidates_seed)
     return some_users(examples, config.max_users, config.seed)
+
+
+def _validation_examples(run: Run, config: EvaluateConfig) -> Dataset:
+    """Return the examples that weights are fitted on."""
+    examples = run.prepared.examples["validation"]
+    if not config.fit_users or not len(examples):
+        logger.info("evaluate: without log-loss: it needs weights, fitted on validation users")
+        return examples.select([])
+    return some_users(examples, config.fit_users, config.seed)
+
+
+def _retrieved(
+    run: Run, config: EvaluateConfig, sampled: Scores
+) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """Return the regime of the teacher's own candidates, and whose target is among them."""
+    if "teach" not in run.finished:
+        raise InputError(
+            "`evaluate.retrieve` needs a finished stage `teach` of this recipe in "
+            f"{run.folder}; run `delrec run` for all stages, or set it to 0"
+        )
+    teacher = load_teacher(run.folder / "teacher", run.prepared)
+    validation, test = (
+        retrieve(teacher, run.prepared, examples, config.retrieve, config.seed)
+        for examples in (sampled.validation, sampled.examples)
+    )
+    logger.info(
+        "evaluate: the teacher's best %d items hold the target of %d of %d test users",
+        config.retrieve,
+        len(test.examples),
+        len(test.held),
+    )
+    return Scores(validation.examples, test.examples), test.held
 
 
 def _protocol(run: Run, config: EvaluateConfig) -> dict[str, Any]:
@@ -107,9 +165,9 @@ def _agreement(
     return agreement(choices, rows["target_place"][:], config)
 
 
-def _keep_scores(run: Run, examples: Dataset, scores: Scores) -> None:
+def _keep_scores(run: Run, scores: Scores) -> None:
     """Write every system's score of every candidate, to look single users up."""
-    named = examples.select_columns(["user_id", "position", "target", "candidates"])
+    named = scores.examples.select_columns(["user_id", "position", "target", "candidates"])
     kept = Dataset(named.with_format("arrow")[:])  # of its own, not cached beside the examples
     for system, found in scores.by_system.items():
         kept = kept.add_column(system, list(found))

@@ -3,8 +3,6 @@
 import shutil
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
 from accelerate import PartialState
 
 from delrec_hf.data import prepared as data
@@ -20,8 +18,6 @@ from delrec_hf.teachers.hit_rates import record_hit_rates
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import write_predictions
 from delrec_hf.training.recommendation import CONTROLS
-
-FloatArray = npt.NDArray[np.float64]
 
 logger = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
+from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, hold_teacher
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.runs.record import library_versions
@@ -141,7 +141,7 @@ def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, A
 
 
 def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
-    """Write the artefact: adapters, tokenizer, catalogue, facts and card."""
+    """Write the artefact: adapters, tokenizer, catalogue, teacher, facts and card."""
     named = base_model(run, model.backbone, run.folder / "model")
     model.save_pretrained(folder, base_model_name=named["name"])
     (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
@@ -155,6 +155,7 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         priors = pa.array(run.calibration.log_priors)
         catalogue = catalogue.append_column("log_prior", priors)
     pq.write_table(catalogue, folder / CATALOGUE_FILE)
+    hold_teacher(run.folder / "teacher", folder)
     teacher = read_json(run.folder / "teacher" / "teacher.json")
     facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
     ArtefactConfig(

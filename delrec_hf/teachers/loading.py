@@ -1,6 +1,6 @@
 """Getting a teacher back from a folder or the Hub, and knowing whether it fits the data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
     """
     record = read_record(folder)
     if record["catalogue"] != fingerprints(prepared)["catalogue"]:
-        raise InputError(_other_catalogue(folder, prepared))
+        raise InputError(_other_catalogue(folder, len(prepared.items)))
     if record["type"] == "random":
         return Random.fit(prepared, **record["settings"])
     if record["type"] == "popularity":
@@ -49,11 +49,37 @@ def load_teacher(folder: Path, prepared: PreparedData) -> Teacher:
         return CoOccurrence.fit(prepared)
     if record["type"] == "ranked_lists":
         return RankedLists.load(folder, prepared)
-    with no_file_bars():
-        model = AutoModel.from_pretrained(folder)
-    known = model.config.users == fingerprints(prepared)["users"]
-    users = pd.Index(column(prepared.sequences, "user_id")) if known else pd.Index([])
-    return NeuralTeacher(model.to("cuda" if torch.cuda.is_available() else "cpu"), users)
+    users = column(prepared.sequences, "user_id").tolist()
+    return load_neural_teacher(folder, column(prepared.items, "item_id").tolist(), users)
+
+
+def load_neural_teacher(
+    folder: Path, item_ids: Sequence[str], user_ids: Sequence[str] = (), device: str | None = None
+) -> NeuralTeacher:
+    """Return a SASRec, GRU4Rec or Caser without the data that it was trained on.
+
+    Args:
+        folder: Its folder.
+        item_ids: The catalogue in the teacher's order.
+        user_ids: All users in the teacher's order; if they are others, every user is a new one.
+        device: Where to compute; by default the GPU if there is one.
+
+    Raises:
+        InputError: If the folder holds no neural teacher, or one of another catalogue.
+    """
+    try:
+        with no_file_bars():
+            model = AutoModel.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{folder} holds no teacher with weights: {reason}") from error
+    if model.config.catalogue != fingerprint(list(item_ids)):
+        raise InputError(_other_catalogue(folder, len(item_ids)))
+    known = model.config.users == fingerprint(list(user_ids))
+    users = pd.Index(list(user_ids)) if known else pd.Index([])
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return NeuralTeacher(model.to(device), users)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -85,7 +111,7 @@ def trained_before(prepared: PreparedData, config: TeacherConfig) -> SequentialM
             f"`delrec_{config.type}`, as teacher.type is `{config.type}`"
         )
     if found.catalogue != fingerprints(prepared)["catalogue"]:
-        raise InputError(_other_catalogue(config.path, prepared))
+        raise InputError(_other_catalogue(config.path, len(prepared.items)))
     if found.training_items != fingerprints(prepared)["training_items"]:
         logger.warning(
             "the teacher in %s was trained on other interactions than these training items; it "
@@ -104,10 +130,10 @@ def shape(config: SequentialConfig) -> dict[str, Any]:
     return {"trained": "before", **known}
 
 
-def _other_catalogue(place: object, prepared: PreparedData) -> str:
+def _other_catalogue(place: object, num_items: int) -> str:
     return (
         f"the teacher in {place} was trained on another catalogue than these "
-        f"{len(prepared.items)} items; train it again with `delrec teach`"
+        f"{num_items} items; train it again with `delrec teach`"
     )
 
 

@@ -8,8 +8,8 @@ from delrec_hf.evaluation.metrics import EXPECTED_HR, METRICS
 from delrec_hf.evaluation.report import format_markdown, format_table
 
 SYSTEM: dict[str, Any] = {
-    **dict.fromkeys(METRICS, 0.1234),
-    "ci95": {name: [0.1, 0.2] for name in METRICS},
+    **dict.fromkeys((*METRICS, "log_loss"), 0.1234),
+    "ci95": {name: [0.1, 0.2] for name in (*METRICS, "log_loss")},
     "seconds": 3.21,
 }
 
@@ -57,7 +57,36 @@ def test_table_shows_metrics_intervals_protocol_and_comparisons(results: dict[st
         "seeds: 42",
     ):
         assert fact in " ".join(text.split())
+    assert "LOG-LOSS: minus the log-chance of the target" in text
     assert re.search(r"prompt-only +0\.610 \[0\.550, 0\.670\] +300", text)
+
+
+def test_a_fusion_shows_its_weights_in_one_line(results: dict[str, Any]) -> None:
+    raw, log = ({"kind": kind, "smoothing": 0.0, "floor": 0.0} for kind in ("raw", "log"))
+    weights = {
+        "delrec": {"weight": 0.00512, "ci95": [0.00401, 0.006], "scale": raw},
+        "teacher": {"weight": -1.25, "ci95": [-1.5, -1.0], "scale": log},
+    }
+    name = "co-occurrence+teacher"
+    results["systems"][name] = {**copy.deepcopy(SYSTEM), "weights": weights}
+    results["systems"]["delrec"]["weights"] = {"delrec": weights["delrec"]}
+    text = format_table(results)
+    line = f"{name} = 0.00512 [0.00401, 0.006] x delrec + -1.25 [-1.5, -1] x log teacher."
+    assert line in text.splitlines()
+    assert "\ndelrec =" not in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_what_was_retrieved_has_a_table_of_its_own(results: dict[str, Any]) -> None:
+    results["retrieved"] = {
+        "protocol": {"retriever": "teacher/ranked_lists", "num_candidates": 100, "users": 300},
+        "recall_ceiling": 0.4321,
+        "systems": {"co-occurrence+teacher": copy.deepcopy(SYSTEM)},
+    }
+    text = format_table(results)
+    assert "End to end: best 100 of the catalogue by teacher/ranked_lists, reranked; 0.432" in text
+    assert re.search(r"\nco-occurrence\+teacher  0.123 \[0.100, 0.200\] +0.123  ", text)
+    assert max(map(len, text.splitlines())) <= 110
 
 
 def test_expected_hr_at_1_is_shown_with_its_limit_where_the_truth_is_known(
@@ -91,6 +120,7 @@ def test_columns_are_aligned(results: dict[str, Any]) -> None:
 def test_what_was_not_measured_is_left_out_or_shown_as_a_dash() -> None:
     text = format_table({"systems": {"random": {"hr@1": 0.5}}})
     assert text.splitlines()[-1].split() == ["random", "0.500", "-", "-", "-", "-", "-"]
+    assert "nats" not in text
     assert "seconds" not in text
     assert "Comparisons" not in text
     assert "Agreement" not in text

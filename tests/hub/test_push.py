@@ -24,6 +24,9 @@ SENT = [
     "prompt/adapter_config.json",
     "prompt/adapter_model.safetensors",
     "results.json",
+    "teacher/config.json",
+    "teacher/model.safetensors",
+    "teacher/teacher.json",
     "tokenizer.json",
     "tokenizer_config.json",
 ]

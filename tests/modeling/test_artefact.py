@@ -65,9 +65,9 @@ def test_a_config_with_a_key_too_many_or_a_broken_domain_is_refused(make_artefac
 
 def test_a_newer_format_says_what_to_do(make_artefact: Make) -> None:
     folder = make_artefact()
-    _change(folder, format_version=3, something_new=True)
+    _change(folder, format_version=4, something_new=True)
     message = _refusal(lambda: DelRecModel.from_pretrained(folder))
-    assert "format version 3" in message
+    assert "format version 4" in message
     assert "install the version" in message
 
 

@@ -25,6 +25,9 @@ SYSTEMS = {
     "prompt-only",
     "lora-only",
     "delrec",
+    "co-occurrence+teacher",
+    "lora-only+teacher",
+    "delrec+teacher",
 }
 STAGES = [stage.name for stage in STAGES_IN_ORDER]
 HOSTILE = {

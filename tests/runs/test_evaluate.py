@@ -12,6 +12,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.evaluation.systems import NAMES, SYSTEMS
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
+from delrec_hf.teachers.baselines import Popularity
 from tests.runs.films import sections, stages_run, write_films
 
 SIMPLE = ["random", "popularity", "markov", "co-occurrence"]
@@ -46,9 +47,67 @@ def test_baselines_and_teacher_are_ranked_before_the_later_stages_ran(
     assert any("without zero-shot, which needs `backbone." in one for one in caplog.messages)
     run_recipe(recipe(prepared_run), "teach")
     assert stages_run(recipe(prepared_run), caplog, "evaluate") == ["evaluate"]
-    assert list(results(prepared_run)["systems"]) == [*SIMPLE, "teacher/popularity"]
+    taught = [*SIMPLE, "teacher/popularity", "co-occurrence+teacher"]
+    assert list(results(prepared_run)["systems"]) == taught
     assert stages_run(recipe(prepared_run), caplog, "evaluate") == []
     assert not (prepared_run / "model").exists()
+
+
+def test_every_system_has_a_log_loss_from_weights_of_validation_users(prepared_run: Path) -> None:
+    run_recipe(recipe(prepared_run, evaluate={"fit_users": 8}), "evaluate")
+    found = results(prepared_run)
+    assert found["protocol"]["fit_users"] == 8
+    for name, system in found["systems"].items():
+        low, high = system["ci95"]["log_loss"]
+        assert 0 < low < system["log_loss"] + 1e-9 < high + 2e-9  # bootstrap means are rounded
+        assert list(system["weights"]) == [name]
+    run_recipe(recipe(prepared_run, evaluate={"fit_users": 0}), "evaluate")
+    assert "log_loss" not in results(prepared_run)["systems"]["popularity"]
+
+
+def test_what_the_teacher_retrieves_is_reranked_end_to_end(tmp_path: Path) -> None:
+    write_films(tmp_path / "films", users=40)
+    run = tmp_path / "run"
+    wanted = recipe(run, evaluate={"retrieve": 10, "max_users": None})
+    for stage in ("prepare", "teach", "evaluate"):
+        run_recipe(wanted, stage)
+    found = results(run)["retrieved"]
+    prepared = PreparedData.load(run / "data")
+    test = prepared.examples["test"]
+    popular = Popularity.fit(prepared).counts
+    gains, held = [], []
+    for row, sequence in zip(test, prepared.sequences, strict=True):
+        assert row["user_id"] == sequence["user_id"]
+        scores = popular.copy()
+        scores[sequence["items"][: row["position"]]] = -1
+        best = np.argsort(-scores, kind="stable")[:10]
+        held.append(row["target"] in best)
+        above = (scores[best] > scores[row["target"]]).sum()
+        level = (scores[best] == scores[row["target"]]).sum()
+        places = np.arange(above + 1, above + level + 1)
+        gains.append((1 / np.log2(places + 1)).mean() if held[-1] else 0.0)
+    assert 0 < np.mean(held) < 1
+    assert found["recall_ceiling"] == pytest.approx(np.mean(held))
+    assert found["systems"]["teacher/popularity"]["ndcg@10"] == pytest.approx(np.mean(gains))
+    assert found["protocol"]["users"] == len(test)
+    assert list(found["systems"]) == list(results(run)["systems"])
+    for system in found["systems"].values():
+        assert system["hr@10"] == pytest.approx(np.mean(held))  # ten are all that were retrieved
+        assert system["hr@1"] <= system["hr@10"]
+        assert "log_loss" not in system
+    assert len(found["systems"]["co-occurrence+teacher"]["weights"]) == 2
+
+
+def test_nothing_is_retrieved_without_a_teacher_or_beyond_its_list(prepared_run: Path) -> None:
+    with pytest.raises(InputError, match=r"`evaluate\.retrieve` needs a finished stage `teach`"):
+        run_recipe(recipe(prepared_run, evaluate={"retrieve": 10}), "evaluate")
+    run_recipe(recipe(prepared_run), "teach")
+    with pytest.raises(InputError, match=r"`evaluate\.retrieve` is 5000, .* set it to \d+ or less"):
+        run_recipe(recipe(prepared_run, evaluate={"retrieve": 5000}), "evaluate")
+    # One item holds no target of somebody, or of nobody at all.
+    few = {"retrieve": 1, "max_users": 2, "fit_users": 0}
+    run_recipe(recipe(prepared_run, evaluate=few), "evaluate")
+    assert results(prepared_run)["retrieved"]["systems"]["random"]["hr@1"] in (0, 0.5, 1)
 
 
 def test_a_recipe_with_a_backbone_is_ranked_without_training(prepared_run: Path) -> None:
@@ -125,4 +184,7 @@ def test_candidates_of_the_same_seed_are_those_that_are_stored(prepared_run: Pat
 
 def test_each_system_has_one_name_and_stands_in_one_list() -> None:
     assert len(set(NAMES)) == len(SYSTEMS)
-    assert NAMES[-1] == "delrec"
+    assert NAMES[-1] == "delrec+teacher"
+    for place, one in enumerate(SYSTEMS):
+        assert set(one.parts) <= set(NAMES[:place])  # measured before they are fused
+        assert (one.load is None) == bool(one.parts)

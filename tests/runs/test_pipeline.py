@@ -11,11 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.special import logsumexp
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
@@ -47,14 +49,20 @@ TAUGHT = [stage for stage in STAGES if stage not in ("prepare", "calibrate")]
 def test_a_users_own_folder_ends_with_a_table_of_every_system(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     assert set(results["systems"]) == SYSTEMS
-    for system in results["systems"].values():
-        assert {"hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr", "seconds"} <= set(system)
+    for name, system in results["systems"].items():
+        assert {"hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr", "log_loss"} <= set(system)
+        assert ("seconds" in system) == ("+" not in name)
         low, high = system["ci95"]["hr@1"]
         assert 0 <= low <= system["hr@1"] <= high <= 1
     assert results["protocol"]["users"] == 20
     assert results["protocol"]["num_candidates"] == 6
     assert set(results["distillation"]) == {"no prompt", "random prompt", "distilled prompt"}
-    assert {one["b"] for one in results["comparisons"]} == SYSTEMS - {"delrec", "random"}
+    against = {name: set() for name in ("delrec", "delrec+teacher")}
+    for one in results["comparisons"]:
+        against[one["a"]].add(one["b"])
+    fusions = {name for name in SYSTEMS if "+" in name}
+    assert against["delrec"] == SYSTEMS - {"delrec", "random"} - fusions
+    assert against["delrec+teacher"] == fusions - {"delrec+teacher"} | {"delrec", "teacher/sasrec"}
 
 
 @pytest.mark.slow
@@ -105,11 +113,36 @@ def test_the_model_folder_is_the_documented_artefact(finished: Path) -> None:
         "delrec_config.json",
         "catalogue.parquet",
         "results.json",
+        "teacher/teacher.json",
+        "teacher/config.json",
+        "teacher/model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
         "chat_template.jinja",
     }
     assert (model / "results.json").read_text() == (finished / "results.json").read_text()
+    for name in ("teacher.json", "config.json", "model.safetensors"):
+        held, taught = (place / "teacher" / name for place in (model, finished))
+        assert held.read_bytes() == taught.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_model_ranks_as_the_fusion_that_was_measured(finished: Path) -> None:
+    recommender = Recommender.from_pretrained(finished / "model")
+    prepared = PreparedData.load(finished / "data")
+    scores = pq.read_table(finished / "logs" / "scores.parquet").to_pylist()
+    sequences = {row["user_id"]: row["items"] for row in prepared.sequences}
+    for row in scores[:5]:
+        seen = sequences[row["user_id"]][: row["position"]]
+        ids, offered = (prepared.items[rows]["item_id"] for rows in (seen, row["candidates"]))
+        found = {one.item_id: one for one in recommender.recommend(ids, offered)}
+        for item, own, teacher in zip(offered, row["delrec"], row["teacher"], strict=True):
+            # The same numbers in batches of other shapes.
+            assert found[item].language_model == pytest.approx(own, abs=1e-3)
+            assert found[item].teacher == pytest.approx(teacher, abs=1e-5)
+        fused = [found[item].score for item in offered]
+        chances = np.array(fused) - logsumexp(fused)
+        assert chances == pytest.approx(row["delrec+teacher"], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -242,7 +275,11 @@ def test_every_teacher_goes_to_the_end_of_the_chain(
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert f"teacher/{teacher['type']}" in results["systems"]
     assert 0 < results["systems"]["delrec"]["ndcg@10"] <= 1
-    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    model = tmp_path / "run" / "model"
+    neural = teacher["type"] in ("sasrec", "gru4rec", "caser")
+    assert (model / "teacher").is_dir() == neural
+    assert (json.loads((model / "delrec_config.json").read_text())["fusion"] is None) != neural
+    card = (model / "README.md").read_text()
     assert teacher["type"] in card.replace("\\", "")
     assert str(tmp_path) not in card
     assert again(teacher=teacher) == []
@@ -394,6 +431,22 @@ def test_delrec_can_be_evaluated_alone(again: Callable[..., list[str]], tmp_path
 
 
 @pytest.mark.slow
+def test_every_system_reranks_what_the_teacher_retrieves(
+    again: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    assert again(evaluate={"retrieve": 40}) == ["evaluate"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = results["retrieved"]
+    assert set(found["systems"]) == SYSTEMS
+    assert 0 < found["recall_ceiling"] < 1
+    for name, system in found["systems"].items():
+        assert system["hr@1"] <= system["hr@10"] <= found["recall_ceiling"] + 1e-9
+        assert ("weights" in system) == (found["protocol"]["fit_users"] > 0), name
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "End to end: best 40 of the catalogue by teacher/sasrec, reranked" in card
+
+
+@pytest.mark.slow
 def test_evaluation_reads_only_what_it_ranks_with(
     again: Callable[..., list[str]], finished: Path, tmp_path: Path
 ) -> None:
@@ -523,6 +576,7 @@ def test_other_settings_go_through_to_the_end(
     given = sections(films, **changes, evaluate={"max_users": 6, "bootstrap_samples": 20})
     run_recipe(Recipe(tmp_path / "run", given))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    left_out = set() if given["finetune"].get("controls", True) else {"lora-only"}
+    controls = {"lora-only", "lora-only+teacher"}
+    left_out = set() if given["finetune"].get("controls", True) else controls
     teacher = f"teacher/{given['teacher'].get('type', 'sasrec')}"
     assert set(results["systems"]) == SYSTEMS - {"teacher/sasrec"} - left_out | {teacher}
