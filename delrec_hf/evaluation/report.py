@@ -109,7 +109,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Return the tables that these results fill: systems, expected HR@1, comparisons, agreement."""
-    found = [_systems(results.get("systems", {})), _expected(results)]
+    found = [_systems(results.get("systems", {})), _expected(results), _spread(results)]
     if results.get("comparisons"):
         found.append(_comparisons(results["comparisons"]))
     if results.get("retrieved"):
@@ -163,6 +163,25 @@ def _expected(results: Mapping[str, Any]) -> Table:
     if rows:
         rows.append(["limit", _number(results.get("protocol", {}).get("best_hr_at_1"))])
     return Table("Expected HR@1", ["system", "expected HR@1 [95 %]"], rows)
+
+
+def _spread(results: Mapping[str, Any]) -> Table:
+    systems = {name: one for name, one in results.get("systems", {}).items() if "sd" in one}
+    metrics = [
+        metric
+        for metric in ("hr@1", EXPECTED_HR, "ndcg@10", "log_loss")
+        if all(metric in one["sd"] for one in systems.values())
+    ]
+    rows = [
+        [
+            _shortened(name),
+            *(f"{_number(one[metric])} ± {_number(one['sd'][metric])}" for metric in metrics),
+        ]
+        for name, one in systems.items()
+    ]
+    seeds = len(results.get("protocol", {}).get("seeds", []))
+    title = f"Mean and standard deviation over {seeds} seeds"
+    return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
 
 
 def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:

@@ -19,6 +19,7 @@ from delrec_hf.evaluation.evaluator import (
 )
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
+from delrec_hf.evaluation.seeds import USERS_FILE
 from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.files import read_json, write_json, write_text
 from delrec_hf.hub.cards import model_card
@@ -166,11 +167,18 @@ def _agreement(
 
 
 def _keep_scores(run: Run, scores: Scores) -> None:
-    """Write every system's score of every candidate, to look single users up."""
+    """Write every system's score of every candidate, and its metrics, to look single users up."""
     named = scores.examples.select_columns(["user_id", "position", "target", "candidates"])
     kept = Dataset(named.with_format("arrow")[:])  # of its own, not cached beside the examples
     for system, found in scores.by_system.items():
         kept = kept.add_column(system, list(found))
-    path = run.folder / "logs" / "scores.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept.to_parquet(str(path))
+    logs = run.folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    kept.to_parquet(str(logs / "scores.parquet"))
+    measured = {
+        f"{system}/{metric}": values
+        for system in scores.by_system
+        for metric, values in scores.per_user(system).items()
+    }
+    users = scores.examples["user_id"][:]
+    Dataset.from_dict({"user_id": users, **measured}).to_parquet(str(logs / USERS_FILE))

@@ -23,6 +23,7 @@ from delrec_hf.runs.order import STAGES, Stage
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.record import RunRecord
 from delrec_hf.runs.run import Run
+from delrec_hf.runs.seeds import run_seeds
 from delrec_hf.runs.stages import WORK
 
 logger = get_logger(__name__)
@@ -43,6 +44,10 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     """
     import torch
 
+    if recipe.seeds:
+        PartialState(cpu=not torch.accelerator.is_available())
+        run_seeds(recipe, lambda one: run_recipe(one, only), report=only in (None, "evaluate"))
+        return
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
         logger.info("%d processes share the work", state.num_processes)

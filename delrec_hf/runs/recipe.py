@@ -26,6 +26,9 @@ SECTIONS: dict[str, tuple[str, str]] = {
 }
 """Each section of a recipe and the dataclass, beside its stage, that says what its keys mean."""
 
+_TOP = ("output_dir", "seeds")
+"""What stands in a recipe beside its sections."""
+
 _SIMPLE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _UNQUOTED = " (YAML reads a bare yes, no, on and off as true and false: write it in quotes)"
 
@@ -48,10 +51,12 @@ class Recipe:
     Attributes:
         output_dir: Folder of the run.
         sections: Keys given for each section, as plain values; what is not given keeps the default.
+        seeds: Seeds of teacher and both stages, to run all once for each; none: the sections' own.
     """
 
     output_dir: Path
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
 
     def settings(self, section: str, **forced: Any) -> Any:
         """Return the dataclass of a section, filled in.
@@ -87,7 +92,7 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
     Args:
         path: YAML file, or None for flags alone.
         flags: `--section.key value ...`; `--key value` goes to `section`; `--output_dir D` is the
-            run's folder; `--teacher T` is `--teacher.type T`.
+            run's folder; `--seeds 1 2 3` its seeds; `--teacher T` is `--teacher.type T`.
         section: Section of the stage that is run, if one is.
 
     Raises:
@@ -98,8 +103,8 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
         if name == "teacher":  # the file's short form, `teacher: gru4rec`, as a flag
             name = "teacher.type"
         target, _, key = name.partition(".") if "." in name else (section, "", name)
-        if name == "output_dir":
-            content["output_dir"] = value
+        if name in _TOP:
+            content[name] = value
         elif target not in SECTIONS:
             hint = suggest(target, SECTIONS) if "." in name else ""
             raise InputError(
@@ -108,10 +113,17 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
             )
         else:
             content.setdefault(target, {})[key] = value
-    output_dir = content.pop("output_dir", None)
+    output_dir, given = content.pop("output_dir", None), content.pop("seeds", None)
     if not isinstance(output_dir, str):
         raise InputError("no folder for the run; set `output_dir` in the recipe or --output_dir")
-    return Recipe(output_dir=Path(output_dir), sections=content)
+    return Recipe(Path(output_dir), content, _seeds(given))
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    seeds = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise InputError(f"`seeds` is {given!r}; expected whole numbers, as in `seeds: [1, 2, 3]`")
+    return tuple(seeds)
 
 
 def parse_flags(flags: Sequence[str]) -> list[tuple[str, Any]]:
@@ -148,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"recipe {path} holds no sections; expected {', '.join(SECTIONS)}")
     for name, value in content.items():
-        if name == "output_dir":
+        if name in _TOP:
             continue
         if name not in SECTIONS:
             raise InputError(

@@ -81,6 +81,10 @@ class RunRecord:
         }
         self._write(stages)
 
+    def take(self, stage: str, other: "RunRecord") -> None:
+        """Record a stage as another run's record has it, its outputs having been copied."""
+        self._write(self.stages | {stage: other.stages[stage]})
+
     def _write(self, stages: Mapping[str, Any]) -> None:
         write_json(self.folder / "run.json", {"stages": stages, "versions": library_versions()})
 

@@ -1,0 +1,53 @@
+"""Several seeds' runs as one table, against means taken by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from delrec_hf.evaluation.evaluator import EvaluateConfig
+from delrec_hf.evaluation.report import format_table
+from delrec_hf.evaluation.seeds import USERS_FILE, summarise_seeds
+from delrec_hf.evaluation.statistics import compare
+
+METRICS = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr", "log_loss")
+
+
+def test_comparisons_pair_users_on_the_mean_over_seeds(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    values = {
+        name: generator.random((3, 50))
+        for name in ("teacher", "delrec/no-ta", "lora-only", "delrec")
+    }
+    folders = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        (folder / "logs").mkdir(parents=True)
+        columns = {f"{name}/{m}": one[seed] for name, one in values.items() for m in METRICS}
+        users = [f"u{k}" for k in range(50)]
+        pq.write_table(pa.table({"user_id": users, **columns}), folder / "logs" / USERS_FILE)
+        names = ("teacher/sasrec", "delrec/no-ta", "lora-only", "delrec")
+        systems = {name: {"seconds": 1.5, "weights": {"x": seed}} for name in names}
+        facts = {"dataset": "toy", "users": 50, "seeds": [42]}
+        content = {"protocol": facts, "systems": systems}
+        (folder / "results.json").write_text(json.dumps(content))
+        folders.append(folder)
+    found = summarise_seeds(folders, [1, 2, 3], EvaluateConfig())
+    assert found["protocol"]["seeds"] == [1, 2, 3]
+    teacher = found["systems"]["teacher/sasrec"]
+    assert teacher["ndcg@10"] == pytest.approx(values["teacher"].mean())
+    assert teacher["sd"]["ndcg@10"] == pytest.approx(values["teacher"].mean(1).std(ddof=1))
+    assert teacher["seconds"] == 4.5
+    assert teacher["weights_by_seed"] == [{"x": 0}, {"x": 1}, {"x": 2}]
+    pairs = {(one["a"], one["b"], one["metric"]): one for one in found["comparisons"]}
+    for other, name in (("lora-only", "lora-only"), ("teacher", "teacher/sasrec")):
+        expected = compare(values["delrec"].mean(0), values[other].mean(0))
+        shown = pairs["delrec", name, "ndcg@10"]
+        assert shown["difference"] == pytest.approx(expected.difference)
+        assert shown["p"] == expected.p
+    text = format_table(found)
+    assert "Mean and standard deviation over 3 seeds" in text
+    assert max(map(len, text.splitlines())) <= 110

@@ -1,0 +1,102 @@
+"""A recipe with seeds: a folder for each, what no seed decides made once, one table of all."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from delrec_hf.errors import InputError
+from delrec_hf.runs.pipeline import run_recipe
+from delrec_hf.runs.recipe import Recipe, load_recipe
+from delrec_hf.runs.record import RunRecord
+from tests.runs.films import sections, write_films
+
+SEEDS = (3, 5)
+
+
+def recipe(tmp_path: Path, **changes: dict[str, Any]) -> Recipe:
+    """Teachers alone: no backbone."""
+    given = sections(tmp_path / "films", **changes)
+    kept = {name: given[name] for name in ("data", "teacher", "evaluate")}
+    return Recipe(tmp_path / "run", kept, SEEDS)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_films(tmp_path / "films", users=20)
+    for stage in ("prepare", "teach", "evaluate"):
+        run_recipe(recipe(tmp_path), stage)
+    return tmp_path / "run"
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def test_every_seed_has_its_folder_and_its_teacher(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} == {"seed-3", "seed-5", "results.json"}
+    weights = [(run / f"seed-{seed}/teacher/model.safetensors").read_bytes() for seed in SEEDS]
+    assert weights[0] != weights[1]
+    for seed in SEEDS:
+        settings = RunRecord(run / f"seed-{seed}").stages["teach"]["settings"]
+        assert settings["teacher"]["seed"] == seed
+
+
+def test_the_table_is_the_mean_of_the_seeds(run: Path) -> None:
+    found = results(run)
+    ones = [results(run / f"seed-{seed}") for seed in SEEDS]
+    assert found["protocol"]["seeds"] == list(SEEDS)
+    assert found["systems"].keys() == ones[0]["systems"].keys()
+    for name, system in found["systems"].items():
+        for metric in ("hr@1", "ndcg@10", "log_loss"):
+            means = [one["systems"][name][metric] for one in ones]
+            assert system[metric] == pytest.approx(np.mean(means))
+            assert system["sd"][metric] == pytest.approx(np.std(means, ddof=1), abs=1e-12)
+    assert found["systems"]["popularity"]["sd"]["hr@1"] == 0
+    assert found["systems"]["teacher/sasrec"]["sd"]["ndcg@10"] > 0
+
+
+def test_what_no_seed_decides_is_made_once(tmp_path: Path, run: Path) -> None:
+    shutil.rmtree(tmp_path / "films")  # the second seed's data cannot have been read
+    assert (
+        RunRecord(run / "seed-5").stages["prepare"] == RunRecord(run / "seed-3").stages["prepare"]
+    )
+    first = run / "seed-3/data/sequences/data-00000-of-00001.arrow"
+    second = run / "seed-5/data/sequences/data-00000-of-00001.arrow"
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_finished_seed_is_not_run_again(
+    tmp_path: Path, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="delrec_hf"):
+        run_recipe(recipe(tmp_path), "teach")
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("teach: finished before, skipped") == 2
+
+
+@pytest.mark.parametrize("given", ["[1, 2.5]", "[-1]", "one"])
+def test_seeds_that_are_none_are_refused(tmp_path: Path, given: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: runs\nseeds: {given}\n")
+    with pytest.raises(InputError, match="`seeds` is"):
+        load_recipe(path)
+
+
+def test_a_seed_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    write_films(tmp_path / "films", users=20)
+    given = recipe(tmp_path)
+    with pytest.raises(InputError, match="each seed once"):
+        run_recipe(Recipe(given.output_dir, given.sections, (1, 1)), "prepare")
+
+
+def test_flags_give_seeds(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("output_dir: runs\n")
+    assert load_recipe(path, ["--seeds", "1", "2"]).seeds == (1, 2)
+    assert load_recipe(path, ["--seeds", "7"]).seeds == (7,)
+    assert load_recipe(path).seeds == ()
