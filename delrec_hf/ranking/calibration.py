@@ -153,8 +153,9 @@ def _fit(scores: FloatArray, places: npt.NDArray[np.int64], weight: float = 0.0)
     fitted = fit_conditional_logit([scores], places)
     spread = float(scores.std(axis=1).mean())
     scale = float(fitted.weights[0])
-    # Where the scores say nothing yet, learning starts from chances that are nearly alike.
-    temperature = 1 / scale if scale * spread > 0.01 else 10 * spread
+    # Where the scores say nothing yet, or the contrary, they start with a spread of one: flatter
+    # ones would hardly have a gradient.
+    temperature = 1 / scale if scale * spread > 0.1 else spread
     best = scores == scores.max(axis=1, keepdims=True)
     hits = best[np.arange(len(scores)), places] / best.sum(axis=1)
     return Fit(temperature, weight, fitted.log_loss, float(hits.mean()))
