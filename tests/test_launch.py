@@ -16,6 +16,7 @@ from delrec_hf.data.toy_world import toy_world
 from delrec_hf.evaluation.systems import NAMES
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
+from delrec_hf.training.recommendation import CONTROLS
 from tests.runs.films import sections as small_sections
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate_configs" / "cpu.yaml"
@@ -168,7 +169,8 @@ def test_two_processes_evaluate_as_one_to_the_last_digit(
             system.pop("seconds", None)  # a fusion has none
     # Exact: all processes have one thread, read the same files and score the batches of one.
     assert results[0] == results[1]
-    assert set(results[0]["systems"]) == {*NAMES} - {"teacher"} | {"teacher/sasrec"}
+    untrained = {f"delrec/{control}" for control in CONTROLS}  # but for lora-only, the default
+    assert set(results[0]["systems"]) == {*NAMES} - {"teacher"} - untrained | {"teacher/sasrec"}
 
 
 def test_the_short_form_runs_a_stage_on_two_processes(films: Path, tmp_path: Path) -> None:
