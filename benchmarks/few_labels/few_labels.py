@@ -1,7 +1,7 @@
 """How much the distilled prompt helps where stage 2 may see the true items of few users.
 
-For each share of the users, stage 2 trains delrec and its control lora-only on their true next items
-alone; data, teacher and prompt are the same for all shares. Writes a table (csv and markdown) and a
+For each share of the users, stage 2 trains delrec and its control lora-only on their true next
+items alone; data, teacher and prompt are the same for all shares. Writes a table (csv) and a
 picture; repeated, it goes on where it was.
 """
 
