@@ -17,6 +17,7 @@ from delrec_hf.evaluation.metrics import (
     expected_hr_at_1,
     per_user_metrics,
 )
+from delrec_hf.evaluation.order import order_sensitivity
 from delrec_hf.evaluation.statistics import bootstrap_interval, compare
 from delrec_hf.evaluation.systems import SYSTEMS, Outputs, Score, System, check_names
 from delrec_hf.logging import get_logger
@@ -29,6 +30,8 @@ LOG_LOSS = "log_loss"
 """Minus the log-chance of the target among the candidates, in nats; lower is better."""
 
 COMPARED_METRICS = ("hr@1", EXPECTED_HR, "ndcg@10", LOG_LOSS)
+
+_PERMUTED_USERS = 200
 
 logger = get_logger(__name__)
 
@@ -65,6 +68,13 @@ class EvaluateConfig:
             "log-probabilities, or the sum less a weight times that without a history"
         },
     )
+    permutations: int = field(
+        default=5,
+        metadata={
+            "help": "list the candidates of 200 users in so many other orders, where prompts list "
+            "them, to see how many first choices change"
+        },
+    )
     candidates_seed: int | None = field(
         default=None,
         metadata={"help": "draw other candidates for the test users; default: those of data.seed"},
@@ -77,9 +87,9 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         """Check names and numbers."""
         check_names(self.systems or [])
-        for name, number in (("fit_users", self.fit_users), ("retrieve", self.retrieve)):
-            if number < 0:
-                raise InputError(f"`evaluate.{name}` is {number}; expected 0 or more")
+        for name in ("fit_users", "retrieve", "permutations"):
+            if getattr(self, name) < 0:
+                raise InputError(f"`evaluate.{name}` is {getattr(self, name)}; expected 0 or more")
 
 
 @dataclass
@@ -95,6 +105,7 @@ class Scores:
         on_validation: The same of the validation examples, but for fusions.
         weights: System name to what makes chances of its scores, or of its parts' scores.
         seconds: System name to wall time of scoring the examples.
+        order_sensitivity: System name to the share of first choices that another order changes.
     """
 
     validation: Dataset
@@ -104,6 +115,7 @@ class Scores:
     on_validation: dict[str, FloatArray] = field(default_factory=dict)
     weights: dict[str, Fusion] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    order_sensitivity: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, score: Score) -> None:
         """Score with a system and keep what it says; fitting is not timed."""
@@ -138,8 +150,17 @@ class Scores:
         self.weights[name] = fit_fusion(scores, target_places(self.validation))
 
 
-def measure(system: System, outputs: Outputs, regimes: Sequence[Scores]) -> None:
-    """Rank with a system, loaded once, in every regime; loading is not timed."""
+def measure(
+    system: System, outputs: Outputs, regimes: Sequence[Scores], permutations: int = 0
+) -> None:
+    """Rank with a system, loaded once, in every regime; loading is not timed.
+
+    Args:
+        system: The system.
+        outputs: What it ranks with.
+        regimes: What is ranked; of the first the order of the candidates is tried.
+        permutations: In how many other orders, if it reads prompts.
+    """
     logger.info("evaluate: ranking with %s", system.name)
     if system.load is None:
         for scores in regimes:
@@ -148,6 +169,10 @@ def measure(system: System, outputs: Outputs, regimes: Sequence[Scores]) -> None
     score = system.load(outputs)
     for scores in regimes:
         scores.add(system.name, score)
+    if permutations and system.reads_prompts:
+        some = regimes[0].examples.select(range(min(_PERMUTED_USERS, len(regimes[0].examples))))
+        found = order_sensitivity(score, some, permutations, outputs.seed)
+        regimes[0].order_sensitivity[system.name] = found
 
 
 def _all_scores(score: Score, examples: Dataset) -> FloatArray:
@@ -180,6 +205,7 @@ def summarise(
             **means(values, config),
             **weights(scores.weights.get(system)),
             **({"seconds": scores.seconds[system]} if system in scores.seconds else {}),
+            **_order(scores, system),
         }
         for system, values in per_user.items()
     }
@@ -236,6 +262,11 @@ def _name_the_silent(scores: Scores) -> None:
                 candidates,
                 math.log(candidates),
             )
+
+
+def _order(scores: Scores, system: str) -> dict[str, float]:
+    found = scores.order_sensitivity.get(system)
+    return {} if found is None else {"order_sensitivity": found}
 
 
 def means(values: Mapping[str, FloatArray], config: EvaluateConfig) -> dict[str, Any]:

@@ -99,6 +99,14 @@ def notes(results: Mapping[str, Any]) -> list[str]:
             "LOG-LOSS: minus the log-chance of the target among the candidates, in nats; lower is "
             "better. The weights that make chances of scores are fitted on validation users."
         )
+    order = {name: one.get("order_sensitivity") for name, one in systems.items()}
+    changed = [f"{name} {_number(share)}" for name, share in order.items() if share is not None]
+    if changed:
+        found.append(
+            "Share of first choices that change when the candidates are listed in another order: "
+            + ", ".join(changed)
+            + "."
+        )
     found += [
         f"{name} = {weighed(one['weights'])}." for name, one in systems.items() if _fuses(one)
     ]

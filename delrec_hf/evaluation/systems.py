@@ -74,6 +74,7 @@ class System:
         load: Returns its scorer, with everything read that it ranks with; None for a fusion.
         parts: Of a fusion: the systems that it weighs together.
         against: Systems that it is compared with, user by user.
+        reads_prompts: Whether it reads prompts, so that the order of what they list may matter.
     """
 
     name: str
@@ -82,6 +83,7 @@ class System:
     load: Callable[[Outputs], Score] | None = None
     parts: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    reads_prompts: bool = False
 
 
 def _by(make: Callable[[Outputs], Teacher]) -> Callable[[Outputs], Score]:
@@ -154,11 +156,23 @@ SYSTEMS = (
         folder="teacher",
         load=_by(lambda outputs: load_teacher(outputs.folder / "teacher", outputs.prepared)),
     ),
-    System(name="zero-shot", needs=("backbone",), load=_zero_shot),
-    System(name="prompt-only", needs=("distil",), folder="distil", load=_prompt_only),
-    System(name="lora-only", needs=("finetune",), folder="lora-only", load=_tuned("lora-only")),
+    System(name="zero-shot", needs=("backbone",), load=_zero_shot, reads_prompts=True),
+    System(
+        name="prompt-only",
+        needs=("distil",),
+        folder="distil",
+        load=_prompt_only,
+        reads_prompts=True,
+    ),
+    System(
+        name="lora-only",
+        needs=("finetune",),
+        folder="lora-only",
+        load=_tuned("lora-only"),
+        reads_prompts=True,
+    ),
     *(
-        System(f"delrec/{control}", ("finetune",), control, _tuned(control))
+        System(f"delrec/{control}", ("finetune",), control, _tuned(control), reads_prompts=True)
         for control in ("random-prompt", "no-ta", "no-rps")
     ),
     System(
@@ -166,6 +180,7 @@ SYSTEMS = (
         needs=("finetune",),
         folder="model",
         load=_tuned("model"),
+        reads_prompts=True,
         against=(
             "delrec/no-rps",
             "delrec/no-ta",

@@ -56,8 +56,9 @@ def evaluate(run: Run) -> None:
     if config.retrieve:
         retrieved, held = _retrieved(run, config, scores)
         regimes.append(retrieved)
+    permutations = config.permutations if run.recipe.settings("instructions").listed else 0
     for system in systems:
-        measure(system, outputs, regimes)
+        measure(system, outputs, regimes, permutations)
     agreed = None
     if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
         agreed = _agreement(run, config, outputs, examples)
