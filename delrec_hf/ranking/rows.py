@@ -9,17 +9,26 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 
+from delrec_hf.logging import progress
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite, make_batches
 
 FloatArray = npt.NDArray[np.float64]
 
 
-def score_rows(scorer: CandidateScorer, rows: Dataset, accelerator: Any) -> list[FloatArray]:
+def score_rows(
+    scorer: CandidateScorer, rows: Dataset, accelerator: Any, *, disable_tqdm: bool = False
+) -> list[FloatArray]:
     """Score the candidates of ranking rows, shared out over the processes.
 
     Batches are made as for one process and dealt out whole, so the scores do not depend on the
     number of processes.
+
+    Args:
+        scorer: Scores candidates.
+        rows: With `prompt_ids` and `candidate_ids`.
+        accelerator: What knows the processes.
+        disable_tqdm: Show no progress bar.
 
     Returns:
         `(candidates,)` scores per row, on every process.
@@ -33,7 +42,7 @@ def score_rows(scorer: CandidateScorer, rows: Dataset, accelerator: Any) -> list
     own = batches[accelerator.process_index :: accelerator.num_processes]
     found = [
         (row, scores)
-        for batch in own
+        for batch in progress(own, desc="Scoring", disable_tqdm=disable_tqdm)
         for row, scores in zip(
             batch,
             scorer.score_batch([prompts[r] for r in batch], [candidates[r] for r in batch]),

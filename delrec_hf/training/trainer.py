@@ -147,7 +147,9 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
         """
         was_training = self.model.training
         self.model.eval()
-        scores = score_rows(scorer_of(self.model, self._scoring), rows, self.accelerator)
+        scorer = scorer_of(self.model, self._scoring)
+        hidden = bool(self.args.disable_tqdm)
+        scores = score_rows(scorer, rows, self.accelerator, disable_tqdm=hidden)
         self.model.train(was_training)
         places = rows["target_place"][:]
         ranks = np.array([(one >= one[k]).sum() for one, k in zip(scores, places, strict=True)])
