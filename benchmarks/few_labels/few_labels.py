@@ -8,6 +8,7 @@ picture; repeated, it goes on where it was.
 import argparse
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,50 @@ from delrec_hf.logging import configure
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe, load_recipe
 
+UNTRAINED = ("teacher", "zero-shot", "prompt-only")
+TRAINED = ["teacher", "lora-only", "delrec", "lora-only+teacher", "delrec+teacher"]
 METRICS = ("hr@1", "expected_hr@1", "ndcg@10", "log_loss")
 
 
 def run_share(recipe: Recipe, users: int | None) -> dict[str, Any]:
-    """Run the recipe with so many users' true items; all users' run lends its data and prompt."""
+    """Run the recipe with so many users' true items, or all; all users' run lends data and prompt.
+
+    Few users choose the checkpoint, too: who has no true items to learn from has none to validate.
+    """
     whole = recipe.output_dir / "all-users"
-    folder = whole if users is None else recipe.output_dir / f"{users}-users"
-    if not folder.is_dir() and users is not None:
+    if users is None:
+        run_recipe(replace(recipe, output_dir=whole))
+        return read_json(whole / "results.json")
+    folder = recipe.output_dir / f"{users}-users"
+    if not folder.is_dir():
         shutil.copytree(whole, folder)
-    finetune = {**recipe.sections["finetune"], "max_train_users": users}
-    run_recipe(Recipe(folder, {**recipe.sections, "finetune": finetune}, recipe.seeds))
+    changes = {
+        "finetune": {
+            "max_train_users": users,
+            "max_validation_users": users,
+            "controls": ["lora-only"],
+        },
+        "evaluate": {"systems": TRAINED},
+    }
+    sections = {name: {**given, **changes.get(name, {})} for name, given in recipe.sections.items()}
+    run_recipe(replace(recipe, output_dir=folder, sections=sections))
     return read_json(folder / "results.json")
 
 
-def rows_of(share: float, users: int, results: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(
+    share: float, users: int, results: dict[str, Any], whole: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Return the table's rows of one share: each system, and delrec against lora-only."""
-    systems = results["systems"]
+    systems = {**whole["systems"], **results["systems"]}  # what no share trains stays as it is
     rows = []
-    for name in ("teacher", "zero-shot", "prompt-only", "lora-only", "delrec"):
-        key = next(one for one in systems if one.split("/")[0] == name)
-        found = {metric: systems[key][metric] for metric in METRICS if metric in systems[key]}
-        rows.append({"share": share, "users": users, "system": key, **found})
+    for name in (*UNTRAINED, *TRAINED[1:]):
+        key = next(one for one in systems if one == name or one.startswith(f"{name}/"))
+        row: dict[str, Any] = {"share": share, "users": users, "system": key}
+        for metric in METRICS:
+            if metric in systems[key]:
+                spread = systems[key].get("sd", {}).get(metric)
+                row |= {metric: systems[key][metric], f"sd of {metric}": spread}
+        rows.append(row)
     for one in results["comparisons"]:
         if (one["a"], one["b"]) == ("delrec", "lora-only"):
             row = next(r for r in rows if r["system"] == "delrec")
@@ -93,8 +116,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for share in sorted(known.shares):
         some = max(1, round(share * users))
-        rows += rows_of(share, some, run_share(recipe, some))
-    rows += rows_of(1.0, users, whole)
+        rows += rows_of(share, some, run_share(recipe, some), whole)
+    rows += rows_of(1.0, users, whole, whole)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with Path(f"{known.table}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
