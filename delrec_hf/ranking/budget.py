@@ -1,6 +1,7 @@
 """How much one forward may hold."""
 
 TOKENS = 1 << 13  # tokens of one forward
+TREE = 1 << 11  # tokens of one prompt's tree: wider ones spend more on attention than they save
 LOGITS = 1 << 24  # logits held at once: 64 MiB in float32
 
 

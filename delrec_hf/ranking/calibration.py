@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, write_json
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.fusion import fit_conditional_logit
@@ -31,7 +32,7 @@ class CalibrateConfig:
     """How the untrained backbone's scores are weighed; the recipe section `calibrate`."""
 
     max_users: int | None = field(
-        default=400, metadata={"help": "weigh on so many validation users; default 400"}
+        default=400, metadata={"help": "weigh on so many validation users"}
     )
     seed: int = field(default=0, metadata={"help": "decides which users"})
 
@@ -74,7 +75,16 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> "Calibration":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: If there is nothing.
+        """
+        if not (folder / "calibration.json").is_file():
+            raise InputError(
+                f"{folder} holds no calibration, which temperatures and `scoring: calibrated` are "
+                "read from; run `delrec calibrate` first, or `delrec run` for all stages"
+            )
         fits: dict[Any, dict[str, float]] = read_json(folder / "calibration.json")
         priors = pq.read_table(folder / "log_priors.parquet")["log_prior"].to_numpy()
         return cls(priors, {kind: Fit(**fit) for kind, fit in fits.items()})

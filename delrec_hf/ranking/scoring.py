@@ -209,11 +209,15 @@ def check_finite(scores: Sequence[FloatArray]) -> None:
 def _cut(
     prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int
 ) -> Iterator[Sequence[TokenIds]]:
-    """Yield the candidates in parts whose trees fit the budget of tokens, each one at least one."""
+    """Yield the candidates in parts whose trees fit the budget of tokens, each one at least one.
+
+    A part is no narrower than its prompt, which each part reads again.
+    """
     trunk = tree_width(prompt, [], virtual_tokens)
+    widest = min(budget.TOKENS, max(budget.TREE, 2 * trunk))
     start, width = 0, trunk
     for place, one in enumerate(candidates):
-        if place > start and width + len(one) > budget.TOKENS:
+        if place > start and width + len(one) > widest:
             yield candidates[start:place]
             start, width = place, trunk
         width += len(one)
