@@ -339,3 +339,21 @@ def test_rps_never_offers_an_item_of_the_shown_history(world):
         seen = examples[key]["history"]
         assert row["target"] == f"i{min(set(range(NUM_ITEMS)) - set(seen))}"
         assert not set(shown_history(row)) & set(shown_candidates(row))
+
+
+def test_unlisted_candidates_stand_in_the_row_and_not_in_the_prompt(world, task, monkeypatch):
+    listed_rows = by_key(getattr(world, task)())
+    monkeypatch.setitem(globals(), "SHOWN", InstructionsConfig(candidates="unlisted"))
+    rows = by_key(getattr(world, task)())
+    assert rows.keys() == listed_rows.keys()
+    for key, row in rows.items():
+        other = listed_rows[key]
+        assert row["candidates"] == other["candidates"]
+        assert row["target"] == other["target"]
+        assert "andidate" not in question(row)
+        names = set(question(row).splitlines())
+        for item in row["candidates"]:
+            if f"- {TITLES[int(item[1:])]}" in names:  # TA shows what came after, and an example
+                assert task == "ta"
+        assert question(row).endswith("Answer with its title only.")
+        assert len(question(row)) < len(question(other))
