@@ -125,11 +125,13 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     if not trainer.accelerator.is_main_process:
         return
     with replace_folder(folder) as aside:
-        if isinstance(model, DelRecModel):
+        named = base_model(run, backbone, folder)["name"]
+        if name == "delrec":
             save_artefact(run, model, write, aside)
+        elif isinstance(model, DelRecModel):
+            model.save_pretrained(aside, base_model_name=named)
         else:
-            named = base_model(run, backbone, folder)
-            model.peft_config["default"].base_model_name_or_path = named["name"]
+            model.peft_config["default"].base_model_name_or_path = named
             # What PEFT would look for, embeddings trained along, cannot be there.
             model.save_pretrained(aside, save_embedding_layers=False)
         write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
@@ -160,7 +162,11 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
     facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
     ArtefactConfig(
         base_model=named,
-        teacher={"type": teacher["type"], **teacher["settings"]},
+        teacher={
+            "type": teacher["type"],
+            "labels": teacher.get("labels"),
+            **teacher["settings"],
+        },
         domain=run.domain,
         history_length=prepared.info["history_length"],
         num_candidates=prepared.info["num_candidates"],
@@ -168,8 +174,17 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         candidates=run.recipe.settings("instructions").candidates,
         calibration_weight=weight,
         data={name: prepared.info.get(name) for name in facts},
-        distil=shown_settings(run.trainer_settings("distil", "distil")),
-        finetune=shown_settings(run.trainer_settings("finetune", "finetune")),
+        distil=_shown(run, "distil"),
+        finetune=_shown(run, "finetune"),
         versions=library_versions(),
     ).save(folder)
     write_text(folder / "README.md", model_card(folder))
+
+
+def _shown(run: Run, section: str) -> dict[str, Any]:
+    """Return a stage's settings for the artefact, with the temperature that it really had."""
+    config = run.trainer_settings(section, section)
+    shown = shown_settings(config)
+    if config.loss == "listwise":
+        shown["temperature"] = run.temperature(config)
+    return shown

@@ -171,6 +171,8 @@ def shown_settings(config: SFTConfig) -> dict[str, Any]:
     """Return the settings that made an adapter what it is, for the artefact and its card."""
     own = type(config).__annotations__
     shared = (
+        "loss",
+        "title_weight",
         "max_validation_users",
         "optim",
         "lr_scheduler_type",
