@@ -47,6 +47,7 @@ def test_the_log_and_the_record_tell_it_in_sample_and_out_of_fold(
     folder, config = tmp_path / "teacher", configure(type="markov", folds=folds)
     train_teachers(prepared, config, folder)
     teacher, folded = load_teacher(folder, prepared), load_label_teacher(folder, prepared)
+    caplog.clear()  # where the command line has been called before, training was logged, too
     with caplog.at_level(logging.INFO, logger="delrec_hf"):
         record_hit_rates(teacher, folded if folds else teacher, prepared, config, folder)
     record = json.loads((folder / "teacher.json").read_text())
