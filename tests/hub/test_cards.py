@@ -191,3 +191,14 @@ def test_a_folder_without_its_facts_is_refused(artefact: Path) -> None:
     (artefact / "delrec_config.json").unlink()
     with pytest.raises(InputError, match=r"delrec_config\.json is missing"):
         model_card(artefact)
+
+
+def test_a_card_says_whether_candidates_were_listed_and_how_scores_are_calibrated(
+    artefact: Path,
+) -> None:
+    change(artefact, "delrec_config.json", "candidates", to="unlisted")
+    change(artefact, "delrec_config.json", "scoring", to="calibrated")
+    change(artefact, "delrec_config.json", "calibration_weight", to=0.85)
+    card = model_card(artefact, "someone/delrec")
+    assert "| candidates in training | 20, not listed in the prompt |" in card
+    assert "less 0.85 times that without a history |" in card
