@@ -1,6 +1,6 @@
 """What the trainers of both stages do alike: the loss, and validation by ranking."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from trl.models.utils import _ForwardRedirection
 
 from delrec_hf.finite import FiniteTrainer
 from delrec_hf.labels import IGNORED
+from delrec_hf.logging import get_logger
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.ranking.tree import tree_width
 from delrec_hf.training.common import StageConfig, log_in_lines, widths
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
+
+logger = get_logger(__name__)
 
 
 class RankingTrainer(FiniteTrainer, SFTTrainer):
@@ -73,6 +76,38 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
         self._ranking_rows = ranking_rows
         self._scoring = scoring
         self._temperature = temperature
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; where the best checkpoint is kept, the start counts as one.
+
+        With few rows to learn from, a training can rank worse from its first steps on. Then what
+        trains is set back to what it was.
+        """
+        if not self.args.load_best_model_at_end:
+            return super().train(*args, **kwargs)
+        before = self.evaluate()
+        start = {name: one.detach().clone() for name, one in self._trained()}
+        output = super().train(*args, **kwargs)
+        metric = str(self.args.metric_for_best_model).removeprefix("eval_")
+        best, first = self.state.best_metric, before.get(f"eval_{metric}")
+        if best is None or first is None:
+            return output
+        if first > best if self.args.greater_is_better else first < best:
+            logger.warning(
+                "%s: no checkpoint has a better %s on validation than the start (%.4g, %.4g); "
+                "what was trained is as before training",
+                self.section,
+                metric,
+                best,
+                first,
+            )
+            with torch.no_grad():
+                for name, one in self._trained():
+                    one.copy_(start[name])
+        return output
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return (one for one in self.model.named_parameters() if one[1].requires_grad)
 
     def compute_loss(
         self,

@@ -169,6 +169,43 @@ def test_the_checkpoint_with_the_best_ranking_is_kept(
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(measured))
 
 
+@pytest.mark.parametrize("stacked", [True, False], ids=["delrec", "lora-only"])
+def test_where_no_checkpoint_ranks_better_the_start_is_kept(
+    finetuner: Finetuner,
+    rows_to_rank: Callable[..., Dataset],
+    prompt: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    stacked: bool,
+) -> None:
+    trainer = finetuner(
+        tmp_path,
+        prompt if stacked else None,
+        loss="listwise",
+        max_steps=40,
+        per_device_train_batch_size=6,
+        metric_for_best_model="loss",
+        learning_rate=0.05,
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=20,
+        save_steps=20,
+        load_best_model_at_end=True,
+    )
+    rows = rows_to_rank("lsr", 6, seed=1)
+    wrong = [(place + 1) % 4 for place in rows["target_place"]]
+    rows = rows.remove_columns("target_place").add_column("target_place", wrong)
+    trainer.train_dataset = rows  # the validation rows with other targets
+    start = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.state.best_metric > before, "it has learned: the test shows nothing"
+    assert "no checkpoint has a better loss on validation than the start" in caplog.text
+    for name, value in trainer.model.named_parameters():
+        assert torch.equal(value, start[name]), name
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(before)
+
+
 def test_calibrated_scores_take_off_what_titles_score_without_a_history(
     load_tiny: Callable[..., Any], rows_to_rank: Callable[..., Dataset]
 ) -> None:
