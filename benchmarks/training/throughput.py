@@ -72,6 +72,7 @@ def settings(folder: str, steps: int, batch: int) -> dict[str, Any]:
         "logging_strategy": "no",
         "save_strategy": "no",
         "eval_strategy": "no",
+        "load_best_model_at_end": False,
         "dataloader_pin_memory": False,
         "gradient_checkpointing": False,
     }

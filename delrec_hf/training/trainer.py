@@ -83,7 +83,7 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
         With few rows to learn from, a training can rank worse from its first steps on. Then what
         trains is set back to what it was.
         """
-        if not self.args.load_best_model_at_end:
+        if not self.args.load_best_model_at_end or self.args.eval_strategy == "no":
             return super().train(*args, **kwargs)
         before = self.evaluate()
         start = {name: one.detach().clone() for name, one in self._trained()}
