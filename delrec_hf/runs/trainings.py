@@ -34,8 +34,8 @@ logger = get_logger(__name__)
 _LEFT_OUT = {"no-ta": "ta", "no-rps": "rps"}
 
 
-def train_prompt(run: Run, config: DistilConfig, folder: Path) -> None:
-    """Train a soft prompt, and save it in `folder`."""
+def train_prompt(run: Run, config: DistilConfig, folder: Path, log: str = "distil") -> None:
+    """Train a soft prompt, save it in `folder`, and its losses in the log of that name."""
     backbone, tokenizer = run.backbone()
     rows = distil_rows(run, config, tokenizer)
     model = new_soft_prompt(backbone, config, tokenizer)
@@ -53,7 +53,7 @@ def train_prompt(run: Run, config: DistilConfig, folder: Path) -> None:
     if trainer.accelerator.is_main_process:
         with replace_folder(folder) as aside:
             model.save_pretrained(aside, base_model_name=base_model(run, backbone, folder)["name"])
-        write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
+        write_json(run.folder / "logs" / f"{log}.json", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -82,7 +82,7 @@ def control_prompt(run: Run, control: str) -> Path | None:
         given = given | {"tasks": rest, "metric_for_best_model": None}
         sections = run.recipe.sections | {"distil": given}
         other = replace(run, recipe=replace(run.recipe, sections=sections))
-        train_prompt(other, other.trainer_settings("distil", place), folder)
+        train_prompt(other, other.trainer_settings("distil", place), folder, f"distil-{control}")
         return folder
     backbone, tokenizer = run.backbone()
     if PartialState().is_main_process:
