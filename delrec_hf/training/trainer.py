@@ -85,7 +85,9 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
         """
         if not self.args.load_best_model_at_end or self.args.eval_strategy == "no":
             return super().train(*args, **kwargs)
-        before = self.evaluate()
+        # By ranking alone: the Trainer's own validation would leave the model unwrapped for several
+        # processes, and their gradients apart.
+        before = self._rankings("eval")
         start = {name: one.detach().clone() for name, one in self._trained()}
         output = super().train(*args, **kwargs)
         metric = str(self.args.metric_for_best_model).removeprefix("eval_")
@@ -159,15 +161,21 @@ class RankingTrainer(FiniteTrainer, SFTTrainer):
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
             if eval_dataset is not None:  # one of several sets, as the line above asks for each
                 return metrics
+        metrics |= self._rankings(metric_key_prefix)
+        if self.args.loss == "listwise":
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
+        return metrics
+
+    def _rankings(self, metric_key_prefix: str) -> dict[str, float]:
+        """Rank all validation rows, and log what it is worth."""
+        metrics: dict[str, float] = {}
         for name, rows in self._ranking_rows.items():
             prefix = f"{metric_key_prefix}_{name}_" if name else f"{metric_key_prefix}_"
             found = {prefix + metric: value for metric, value in self.ranked(rows).items()}
             self.log(found)
             metrics |= found
-        if self.args.loss == "listwise":
-            self.control = self.callback_handler.on_evaluate(
-                self.args, self.state, self.control, metrics
-            )
         return metrics
 
     def ranked(self, rows: Dataset) -> dict[str, float]:
