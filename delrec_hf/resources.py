@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jinja2
+
 
 def resource(name: str) -> Path:
     """Return the path of a file or folder that ships with the toolkit.
@@ -22,4 +24,16 @@ def resource(name: str) -> Path:
     raise FileNotFoundError(
         f"`{name}` is not part of this installation of delrec_hf; install it again from its wheel "
         "or from a full checkout"
+    )
+
+
+def card_environment() -> jinja2.Environment:
+    """Return what the cards in `hub_cards` are written with: Markdown, nothing may be undefined."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resource("hub_cards")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML: each card's own filters keep values apart
     )

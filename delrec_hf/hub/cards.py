@@ -9,6 +9,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
+
+# There for everybody, and not in the list that the type checker reads.
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
@@ -17,7 +19,7 @@ from delrec_hf.evaluation.report import escape, format_markdown, weighed
 from delrec_hf.files import read_json
 from delrec_hf.modeling.artefact import CONFIG_FILE
 from delrec_hf.modeling.gguf_source import hub_id
-from delrec_hf.resources import resource
+from delrec_hf.resources import card_environment
 
 RESULTS_FILE = "results.json"
 
@@ -65,14 +67,7 @@ def model_card(folder: Path, repo_id: str | None = None) -> str:
 
 
 def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str | None) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource("hub_cards")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML: the `md` filter escapes
-    )
+    environment = card_environment()
     environment.filters |= {"md": _markdown_value, "py": json.dumps, "rows": _rows}
     environment.filters |= {"arguments": _arguments, "sh": _shell_word}
     environment.filters["fusion"] = lambda parts: escape(weighed(parts))

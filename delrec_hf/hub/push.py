@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+
+# There for everybody, and not in the list that the type checker reads.
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError

@@ -5,15 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from huggingface_hub import ModelCardData
 from huggingface_hub.errors import HFValidationError
+
+# There for everybody, and not in the list that the type checker reads.
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.files import read_json
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.gguf_file import GgufFile
-from delrec_hf.resources import resource
+from delrec_hf.resources import card_environment
 
 SOURCE_FILE = "gguf_source.json"
 
@@ -88,14 +89,7 @@ def hub_id(source: str | None) -> str | None:
 
 def source_card(record: dict[str, Any]) -> str:
     """Return the README.md of a folder that was made from a GGUF file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource("hub_cards")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML: the `code` filter keeps values apart
-    )
+    environment = card_environment()
     environment.filters["code"] = _code
     upstream = hub_id(record["source"])
     header = ModelCardData(

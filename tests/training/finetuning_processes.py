@@ -1,12 +1,13 @@
 """Trains LoRA by ranking with however many processes launch it; writes what it became."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors.torch import save_file
 
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.resources import resource
@@ -52,7 +53,8 @@ def main(out: Path, batch_size: int) -> None:
     state = PartialState()
     if state.is_main_process:
         weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-        torch.save({"processes": state.num_processes, **weights}, out)
+        save_file(weights, out)
+        out.with_suffix(".json").write_text(json.dumps(state.num_processes), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Learning by ranking, against losses and gradients by hand."""
 
+import json
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from delrec_hf.errors import InputError
@@ -39,6 +42,10 @@ def by_hand(model: Any, row: dict[str, Any], wanted: torch.Tensor, temperature: 
         gained = logits[-len(title) - 1 : -1].log_softmax(-1)
         totals.append(gained[range(len(title)), title].sum())
     return -(wanted * (torch.stack(totals).double() / temperature).log_softmax(0)).sum()
+
+
+def _note(read: list[int], _: Any, args: Any, out: Any) -> None:
+    read.append(args[0].numel())
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
@@ -109,7 +116,7 @@ def test_candidates_cut_to_a_budget_of_tokens_give_the_same_gradient(
         monkeypatch.setattr(budget, "TOKENS", limit)
         read: list[int] = []
         layer = model.get_base_model().model.layers[0]
-        hook = layer.register_forward_hook(lambda _, args, out: read.append(args[0].numel()))  # noqa: B023
+        hook = layer.register_forward_hook(partial(_note, read))
         listwise_losses(scorer_of(model), batch, 1.0, 0.0).sum().backward()
         hook.remove()
         found.append((gradients(model), len(read)))
@@ -292,13 +299,13 @@ def test_two_processes_learn_lora_as_one(tmp_path: Path, prompt: Path) -> None:
             config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
             words += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
             words += ["--main_process_port", "0"]
-        out = tmp_path / f"{processes}.pt"
+        out = tmp_path / f"{processes}.safetensors"
         words += [str(Path(__file__).with_name("finetuning_processes.py")), str(out), str(size)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr[-3000:]
-        found[processes] = torch.load(out, weights_only=True)
-        assert found[processes].pop("processes") == processes
+        found[processes] = load_file(out)
+        assert json.loads(out.with_suffix(".json").read_text()) == processes
     assert found[1].keys() == found[2].keys()
     for name, value in found[1].items():
         torch.testing.assert_close(found[2][name], value, atol=1e-5, rtol=1e-4)
