@@ -16,7 +16,7 @@ from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.stacked import DelRecModel, load_adapters
 from delrec_hf.ranking.rows import score_rows, scorer_of
-from delrec_hf.ranking.scoring import CandidateScorer, Scoring
+from delrec_hf.ranking.scoring import CandidateScorer, Scoring, ScoringKind
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import score_candidates
@@ -39,16 +39,18 @@ class Outputs:
         load_backbone: Loads the backbone and its tokenizer, afresh each time: adapters are injected
             into it.
         word: Returns what writes instruction rows for a tokenizer.
-        scoring: Returns how titles are scored with a tokenizer.
+        scoring: Returns how titles are scored with a tokenizer, by a kind of score or the recipe's.
         seed: Decides the scores of `random`.
+        scores: Folder that keeps what language models say of each row.
     """
 
     folder: Path
     prepared: PreparedData
     load_backbone: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
     word: Callable[[PreTrainedTokenizerBase], InstructionRows]
-    scoring: Callable[[PreTrainedTokenizerBase], Scoring]
+    scoring: Callable[[PreTrainedTokenizerBase, ScoringKind | None], Scoring]
     seed: int
+    scores: Path
     _rows: dict[tuple[str, int], tuple[Dataset, Dataset]] = field(default_factory=dict)
 
     def ranking_rows(
@@ -75,6 +77,7 @@ class System:
         parts: Of a fusion: the systems that it weighs together.
         against: Systems that it is compared with, user by user.
         reads_prompts: Whether it reads prompts, so that the order of what they list may matter.
+        on_request: Whether only a recipe that names it ranks with it.
     """
 
     name: str
@@ -84,6 +87,7 @@ class System:
     parts: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     reads_prompts: bool = False
+    on_request: bool = False
 
 
 def _by(make: Callable[[Outputs], Teacher]) -> Callable[[Outputs], Score]:
@@ -96,19 +100,23 @@ def _by(make: Callable[[Outputs], Teacher]) -> Callable[[Outputs], Score]:
     return load
 
 
-def _zero_shot(outputs: Outputs) -> Score:
-    backbone, tokenizer = outputs.load_backbone()
-    backbone.to(PartialState().device)
-    return _by_titles(
-        outputs, CandidateScorer(backbone, None, outputs.scoring(tokenizer)), tokenizer
-    )
+def _zero_shot(kind: ScoringKind | None = None) -> Callable[[Outputs], Score]:
+    """Rank with the untrained backbone, by a kind of score or the recipe's own."""
+
+    def load(outputs: Outputs) -> Score:
+        backbone, tokenizer = outputs.load_backbone()
+        backbone.to(PartialState().device)
+        scorer = CandidateScorer(backbone, None, outputs.scoring(tokenizer, kind))
+        return _by_titles(outputs, scorer, tokenizer)
+
+    return load
 
 
 def _prompt_only(outputs: Outputs) -> Score:
     backbone, tokenizer = outputs.load_backbone()
     model = DelRecModel.with_prompt(backbone, outputs.folder / "distil")
     model.to(PartialState().device).eval()
-    return _by_titles(outputs, scorer_of(model, outputs.scoring(tokenizer)), tokenizer)
+    return _by_titles(outputs, scorer_of(model, outputs.scoring(tokenizer, None)), tokenizer)
 
 
 def _tuned(folder: str) -> Callable[[Outputs], Score]:
@@ -118,7 +126,7 @@ def _tuned(folder: str) -> Callable[[Outputs], Score]:
         backbone, tokenizer = outputs.load_backbone()
         model = load_adapters(backbone, outputs.folder / folder)
         model.to(PartialState().device).eval()
-        return _by_titles(outputs, scorer_of(model, outputs.scoring(tokenizer)), tokenizer)
+        return _by_titles(outputs, scorer_of(model, outputs.scoring(tokenizer, None)), tokenizer)
 
     return load
 
@@ -128,7 +136,7 @@ def _by_titles(
 ) -> Score:
     def score(examples: Dataset) -> FloatArray:
         rows = outputs.ranking_rows("lsr", examples, tokenizer)
-        return np.array(score_rows(scorer, rows, PartialState()))
+        return np.array(score_rows(scorer, rows, PartialState(), keep_in=outputs.scores))
 
     return score
 
@@ -156,7 +164,15 @@ SYSTEMS = (
         folder="teacher",
         load=_by(lambda outputs: load_teacher(outputs.folder / "teacher", outputs.prepared)),
     ),
-    System(name="zero-shot", needs=("backbone",), load=_zero_shot, reads_prompts=True),
+    System(name="zero-shot", needs=("backbone",), load=_zero_shot(), reads_prompts=True),
+    System("zero-shot/sum", ("backbone",), load=_zero_shot("sum"), on_request=True),
+    System("zero-shot/mean", ("backbone",), load=_zero_shot("mean"), on_request=True),
+    System(
+        "zero-shot/calibrated",
+        ("backbone", "calibrate"),
+        load=_zero_shot("calibrated"),
+        on_request=True,
+    ),
     System(
         name="prompt-only",
         needs=("distil",),
@@ -241,7 +257,7 @@ def chosen_systems(
     chosen: list[System] = []
     missing = {}
     for system in SYSTEMS:
-        if names is not None and system.name not in names:
+        if system.on_request if names is None else system.name not in names:
             continue
         lacking = _lacking(system, finished, folder, [one.name for one in chosen])
         if lacking is None:

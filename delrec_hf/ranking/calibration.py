@@ -107,6 +107,7 @@ def calibrate(
     answers: list[TokenIds],
     rows: Dataset,
     accelerator: Any,
+    keep_in: Path | None = None,
 ) -> Calibration:
     """Measure an untrained backbone, shared out over the processes.
 
@@ -116,6 +117,7 @@ def calibrate(
         answers: Each item's title as token ids.
         rows: Validation rows with `prompt_ids`, `candidate_ids` and `target_place`.
         accelerator: What knows the processes.
+        keep_in: A folder that keeps what the model says of each row; see `score_rows`.
 
     Raises:
         InputError: If a score is not finite.
@@ -127,10 +129,11 @@ def calibrate(
     ]
     titles = {"prompt_ids": [empty_prompt] * len(parts), "candidate_ids": parts}
     logger.info("calibrate: %d titles without a history", len(answers))
-    priors = np.concatenate(score_rows(scorer, Dataset.from_dict(titles), accelerator))
+    found = score_rows(scorer, Dataset.from_dict(titles), accelerator, keep_in=keep_in)
+    priors = np.concatenate(found)
     known = dict(zip(map(tuple, answers), priors.tolist(), strict=True))
     logger.info("calibrate: %d validation users", len(rows))
-    sums = np.array(score_rows(scorer, rows, accelerator))
+    sums = np.array(score_rows(scorer, rows, accelerator, keep_in=keep_in))
     offered = rows["candidate_ids"][:]
     lengths = np.array([[len(one) for one in row] for row in offered])
     bare = np.array([[known[tuple(one)] for one in row] for row in offered])

@@ -1,23 +1,32 @@
 """Ranking rows scored by a model, shared out over the processes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 
 from delrec_hf.logging import progress
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.kept import KeptScores, row_key
 from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite, make_batches
 
 FloatArray = npt.NDArray[np.float64]
 
 
 def score_rows(
-    scorer: CandidateScorer, rows: Dataset, accelerator: Any, *, disable_tqdm: bool = False
+    scorer: CandidateScorer,
+    rows: Dataset,
+    accelerator: Any,
+    *,
+    keep_in: Path | None = None,
+    disable_tqdm: bool = False,
 ) -> list[FloatArray]:
     """Score the candidates of ranking rows, shared out over the processes.
 
@@ -28,6 +37,8 @@ def score_rows(
         scorer: Scores candidates.
         rows: With `prompt_ids` and `candidate_ids`.
         accelerator: What knows the processes.
+        keep_in: A folder that keeps what the model says of each row; rows that it holds already are
+            not read again. Without it nothing is kept.
         disable_tqdm: Show no progress bar.
 
     Returns:
@@ -38,19 +49,26 @@ def score_rows(
     """
     prompts: Sequence[list[int]] = rows["prompt_ids"][:]
     candidates: Sequence[list[list[int]]] = rows["candidate_ids"][:]
+    kept = None if keep_in is None else KeptScores.open(keep_in, scorer, accelerator)
+    known = {} if kept is None else kept.known
+    keys = [row_key(*row) for row in zip(prompts, candidates, strict=True)]
+    plain = replace(scorer, scoring=SUM)
     batches = make_batches(prompts, candidates, scorer.virtual_tokens)
-    own = batches[accelerator.process_index :: accelerator.num_processes]
-    found = [
-        (row, scores)
-        for batch in progress(own, desc="Scoring", disable_tqdm=disable_tqdm)
-        for row, scores in zip(
-            batch,
-            scorer.score_batch([prompts[r] for r in batch], [candidates[r] for r in batch]),
-            strict=True,
-        )
+    batches = [[row for row in batch if keys[row] not in known] for batch in batches]
+    left = [batch for batch in batches if batch]
+    own = left[accelerator.process_index :: accelerator.num_processes]
+    found: dict[str, FloatArray] = {}
+    for batch in progress(own, desc="Scoring", disable_tqdm=disable_tqdm):
+        totals = plain.score_batch([prompts[r] for r in batch], [candidates[r] for r in batch])
+        new = dict(zip([keys[row] for row in batch], totals, strict=True))
+        if kept is not None:
+            kept.add(new)
+        found |= new
+    everything = {**known, **dict(gather_object(list(found.items())))}
+    scores = [
+        scorer.scoring.of(torch.from_numpy(everything[key]), offered).numpy()
+        for key, offered in zip(keys, candidates, strict=True)
     ]
-    everything = dict(gather_object(found))
-    scores = [everything[row] for row in range(len(prompts))]
     check_finite(scores)  # once gathered: all processes end, or none does
     return scores
 

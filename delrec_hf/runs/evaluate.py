@@ -50,6 +50,7 @@ def evaluate(run: Run) -> None:
         word=lambda tokenizer: run.instruction_rows(tokenizer, config.seed),
         scoring=run.scoring,
         seed=config.seed,
+        scores=run.scores,
     )
     scores = Scores(_validation_examples(run, config), examples, run.prepared.chances(examples))
     regimes = [scores]
@@ -160,10 +161,11 @@ def _agreement(
         "random prompt": scorer_of(untrained, scoring),
         "distilled prompt": scorer_of(prompted, scoring),
     }
-    choices = {
-        name: np.array([row.argmax() for row in score_rows(scorer, rows, state)])
+    scored = {
+        name: score_rows(scorer, rows, state, keep_in=run.scores)
         for name, scorer in scorers.items()
     }
+    choices = {name: np.array([row.argmax() for row in found]) for name, found in scored.items()}
     return agreement(choices, rows["target_place"][:], config)
 
 

@@ -52,11 +52,13 @@ class Recipe:
         output_dir: Folder of the run.
         sections: Keys given for each section, as plain values; what is not given keeps the default.
         seeds: Seeds of teacher and both stages, to run all once for each; none: the sections' own.
+        shared_dir: Folder of what the runs of several seeds share; None: a run of its own.
     """
 
     output_dir: Path
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    shared_dir: Path | None = None
 
     def settings(self, section: str, **forced: Any) -> Any:
         """Return the dataclass of a section, filled in.

@@ -43,6 +43,11 @@ class Run:
         """The run's folder."""
         return self.recipe.output_dir
 
+    @property
+    def scores(self) -> Path:
+        """Where what language models said of rows is kept, by all seeds of a recipe."""
+        return (self.recipe.shared_dir or self.folder) / "scores"
+
     @cached_property
     def prepared(self) -> PreparedData:
         """The prepared data of the run."""
@@ -90,9 +95,11 @@ class Run:
         """What the untrained backbone's scores are worth."""
         return Calibration.load(self.folder / "calibration")
 
-    def scoring(self, tokenizer: PreTrainedTokenizerBase) -> Scoring:
-        """Return how titles are scored, in training, validation and report alike."""
-        kind: ScoringKind = self.recipe.settings("evaluate").scoring
+    def scoring(
+        self, tokenizer: PreTrainedTokenizerBase, kind: ScoringKind | None = None
+    ) -> Scoring:
+        """Return how titles are scored: as `kind` says, or as in training and report alike."""
+        kind = kind or self.recipe.settings("evaluate").scoring
         if kind != "calibrated":
             return Scoring(kind)
         write = self.instruction_rows(tokenizer, seed=0)

@@ -59,8 +59,9 @@ def _of_seed(recipe: Recipe, seed: int) -> Recipe:
     sections: dict[str, dict[str, Any]] = dict(recipe.sections)
     for name in SEEDED:
         sections[name] = {**sections.get(name, {}), "seed": seed}
+    folder = recipe.output_dir / f"seed-{seed}"
     return replace(
-        recipe, output_dir=recipe.output_dir / f"seed-{seed}", sections=sections, seeds=()
+        recipe, output_dir=folder, sections=sections, seeds=(), shared_dir=recipe.output_dir
     )
 
 

@@ -64,7 +64,7 @@ def calibrate(run: Run) -> None:
     answers = write.encoder.encode_answers(list(write.titles.values()))
     state = PartialState()
     backbone.to(state.device).eval()
-    measured = measure(backbone, empty, answers, rows, state)
+    measured = measure(backbone, empty, answers, rows, state, run.scores)
     if state.is_main_process:
         with replace_folder(run.folder / "calibration") as aside:
             measured.save(aside)

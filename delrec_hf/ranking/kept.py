@@ -1,0 +1,105 @@
+"""Log-probabilities of titles, kept on disk: what a model has read once it need not read again."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import broadcast_object_list
+
+from delrec_hf.hashes import fingerprint
+from delrec_hf.logging import get_logger
+from delrec_hf.ranking.scoring import CandidateScorer
+
+FloatArray = npt.NDArray[np.float64]
+TokenIds = list[int]
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """Rows that a model has scored, in files of one JSON object a line, one file per process.
+
+    A row is known again by its tokens and a model by its weights, so that nothing has to be said of
+    recipes and versions: what differs in either is scored anew. A killed process loses one batch.
+
+    Attributes:
+        known: A row's key to the log-probabilities of its candidates.
+        file: Where this process adds to them.
+    """
+
+    known: Mapping[str, FloatArray]
+    file: Path
+
+    @classmethod
+    def open(cls, folder: Path, scorer: CandidateScorer, accelerator: Any) -> "KeptScores":
+        """Read what is kept of a model; all processes call this together.
+
+        Args:
+            folder: Where the files of all models lie.
+            scorer: The model; how it makes scores of log-probabilities does not matter.
+            accelerator: What knows the processes.
+        """
+        model = model_print(scorer)
+        read: list[Mapping[str, FloatArray]] = [{}]
+        if accelerator.is_main_process:  # one process decides what is known, or batches would part
+            folder.mkdir(parents=True, exist_ok=True)
+            read = [_read(sorted(folder.glob(f"{model}-*.jsonl")))]
+        return cls(
+            broadcast_object_list(read)[0], folder / f"{model}-{accelerator.process_index}.jsonl"
+        )
+
+    def add(self, found: Mapping[str, FloatArray]) -> None:
+        """Append rows; such as nothing can be ranked by are not kept."""
+        lines = [
+            json.dumps({"row": key, "log_probabilities": totals.tolist()}) + "\n"
+            for key, totals in found.items()
+            if np.isfinite(totals).all()
+        ]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a+b") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - 1))
+            cut_short = stream.read(1) not in (b"", b"\n")  # a killed process left half a line
+            stream.write(("\n" * cut_short + "".join(lines)).encode())
+
+
+def row_key(prompt: TokenIds, candidates: Sequence[TokenIds]) -> str:
+    """Return what stands for a row: a hash of its tokens."""
+    return fingerprint(list(prompt), [list(one) for one in candidates])
+
+
+def model_print(scorer: CandidateScorer) -> str:
+    """Return what stands for a model: a hash of all its weights, adapters and prompt included."""
+    digest = hashlib.sha256(scorer.backbone.config.to_json_string().encode())
+    digest.update(str(scorer.backbone.config._attn_implementation).encode())
+    tensors = dict(scorer.backbone.state_dict())
+    if scorer.soft_prompt is not None:
+        tensors["soft_prompt"] = scorer.soft_prompt
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(name.encode())
+            plain = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _read(files: Sequence[Path]) -> dict[str, FloatArray]:
+    known, broken = {}, 0
+    for file in files:
+        for line in file.read_bytes().splitlines():
+            try:
+                kept = json.loads(line)
+                known[str(kept["row"])] = np.array(kept["log_probabilities"], dtype=np.float64)
+            except (ValueError, TypeError, KeyError):
+                broken += 1
+    if known or broken:
+        logger.info("%d rows of this model are scored already", len(known))
+    if broken:
+        logger.warning("%d rows that were kept cannot be read, and are scored again", broken)
+    return known
