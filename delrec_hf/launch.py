@@ -89,6 +89,19 @@ def leave(line: str) -> None:
         Path(place).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
+def part() -> None:
+    """Close the connections to the other processes of a launch, once all work is done.
+
+    Threads that still serve them when the interpreter ends can abort a process that has succeeded.
+    """
+    if "RANK" not in os.environ:  # one process alone: torch need not be imported
+        return
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def another_failed() -> bool:
     """Say whether another process of this launch has left what ended it.
 

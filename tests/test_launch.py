@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import distributed
 
 from delrec_hf.data.toy_world import toy_world
-from delrec_hf.evaluation.systems import NAMES
+from delrec_hf.evaluation.systems import SYSTEMS
+from delrec_hf.launch import part
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.training.recommendation import CONTROLS
@@ -162,6 +164,7 @@ def test_two_processes_evaluate_as_one_to_the_last_digit(
     folder = tmp_path / "run"
     shutil.copytree(alone, folder)
     (folder / "results.json").unlink()
+    shutil.rmtree(folder / "scores")
     launch(folder, "evaluate", sections(films, batch=4))
     results = [json.loads((one / "results.json").read_text()) for one in (folder, alone)]
     for found in results:
@@ -170,7 +173,8 @@ def test_two_processes_evaluate_as_one_to_the_last_digit(
     # Exact: all processes have one thread, read the same files and score the batches of one.
     assert results[0] == results[1]
     untrained = {f"delrec/{control}" for control in CONTROLS}  # but for lora-only, the default
-    assert set(results[0]["systems"]) == {*NAMES} - {"teacher"} - untrained | {"teacher/sasrec"}
+    ranked = {system.name for system in SYSTEMS if not system.on_request}
+    assert set(results[0]["systems"]) == ranked - {"teacher"} - untrained | {"teacher/sasrec"}
 
 
 def test_the_short_form_runs_a_stage_on_two_processes(films: Path, tmp_path: Path) -> None:
@@ -243,6 +247,18 @@ def test_a_loss_that_is_not_finite_ends_every_process_with_one_line(
     assert "training of `distil` ended at step" in mistake(done)
 
 
+def test_the_connections_of_a_launch_are_closed_when_its_work_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    part()  # nothing was opened
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
+    part()
+    assert not distributed.is_initialized()
+
+
 def test_an_unknown_accelerate_config_is_one_line(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "run", {})
     told = mistake(delrec("run", "--config", recipe, config="dpp"))
@@ -255,8 +271,8 @@ def test_a_fault_keeps_its_exit_code_and_its_traceback(
     films: Path, alone: Path, tmp_path: Path, one_process: str, processes: int
 ) -> None:
     shutil.copytree(alone, tmp_path / "run")
-    for part in (tmp_path / "run" / "data").rglob("*.arrow"):
-        part.write_bytes(b"")
+    for table in (tmp_path / "run" / "data").rglob("*.arrow"):
+        table.write_bytes(b"")
     recipe = write_recipe(tmp_path / "run", sections(films, batch=4))
     config = one_process if processes == 1 else "cpu"
     done = delrec("teach", "--config", recipe, "--type", "popularity", config=config)

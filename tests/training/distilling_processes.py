@@ -8,6 +8,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 
+from delrec_hf.launch import part
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.resources import resource
 from delrec_hf.training.distillation import (
@@ -77,6 +78,7 @@ def main(folder: Path, batch_size: int, settings: str) -> None:
             "prompt": model.soft_prompt.tolist(),
         }
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    part()
 
 
 if __name__ == "__main__":

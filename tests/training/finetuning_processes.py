@@ -9,6 +9,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from safetensors.torch import save_file
 
+from delrec_hf.launch import part
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.resources import resource
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
@@ -55,6 +56,7 @@ def main(out: Path, batch_size: int) -> None:
         weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         save_file(weights, out)
         out.with_suffix(".json").write_text(json.dumps(state.num_processes), encoding="utf-8")
+    part()
 
 
 if __name__ == "__main__":
