@@ -18,6 +18,7 @@ from delrec_hf.evaluation.metrics import (
     per_user_metrics,
 )
 from delrec_hf.evaluation.order import order_sensitivity
+from delrec_hf.evaluation.slices import slices
 from delrec_hf.evaluation.statistics import bootstrap_interval, compare
 from delrec_hf.evaluation.systems import SYSTEMS, Outputs, Score, System, check_names
 from delrec_hf.logging import get_logger
@@ -101,6 +102,7 @@ class Scores:
         examples: The examples that are measured.
         chances: `(users, candidates)` how likely each candidate is the target, where the data's
             rule is known.
+        seen: `(users,)` in how many training interactions each target stands, where that is told.
         by_system: System name to `(users, candidates)` scores of the examples.
         on_validation: The same of the validation examples, but for fusions.
         weights: System name to what makes chances of its scores, or of its parts' scores.
@@ -111,6 +113,7 @@ class Scores:
     validation: Dataset
     examples: Dataset
     chances: FloatArray | None = None
+    seen: IntArray | None = None
     by_system: dict[str, FloatArray] = field(default_factory=dict)
     on_validation: dict[str, FloatArray] = field(default_factory=dict)
     weights: dict[str, Fusion] = field(default_factory=dict)
@@ -222,6 +225,7 @@ def summarise(
         },
         "systems": systems,
         "comparisons": comparisons(per_user, names, config),
+        **({} if scores.seen is None else {"slices": slices(per_user, scores.seen, names)}),
     }
 
 

@@ -116,10 +116,11 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables that these results fill: systems, expected HR@1, comparisons, agreement."""
+    """Return the tables that these results fill, the systems' first."""
     found = [_systems(results.get("systems", {})), _expected(results), _spread(results)]
     if results.get("comparisons"):
         found.append(_comparisons(results["comparisons"]))
+    found += _slices(results.get("slices", []))
     if results.get("retrieved"):
         found.append(_retrieved(results["retrieved"]))
     if results.get("distillation"):
@@ -204,6 +205,25 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     ]
     headers = ["paired difference", "metric", "difference [95 %]", "p"]
     return Table("Comparisons, user by user", headers, rows, left=2)
+
+
+def _slices(slices: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return a table for each metric that the groups of targets differ in, if they are several."""
+    if len(slices) < 2:
+        return []
+    groups = [f"{one['seen']} ({one['users']})" for one in slices]
+    return [
+        Table(
+            f"{_heading(metric)} by how often the target was met in training (users)",
+            ["system", *groups],
+            [
+                [_shortened(name), *(_number(one["systems"][name].get(metric)) for one in slices)]
+                for name in slices[0]["systems"]
+            ],
+        )
+        for metric in ("ndcg@10", "log_loss")
+        if any(metric in system for system in slices[0]["systems"].values())
+    ]
 
 
 def _retrieved(retrieved: Mapping[str, Any]) -> Table:

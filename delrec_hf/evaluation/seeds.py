@@ -9,12 +9,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from delrec_hf.evaluation.evaluator import EvaluateConfig, comparisons, means
+from delrec_hf.evaluation.slices import SEEN, slices
 from delrec_hf.files import read_json
 
 FloatArray = npt.NDArray[np.float64]
 
 USERS_FILE = "users.parquet"
-"""Each user's metrics of each system, in a run's `logs`: columns `user_id` and `SYSTEM/METRIC`."""
+"""Each user's metrics of each system, in a run's `logs`: columns `user_id`, `target_in_training`
+and `SYSTEM/METRIC`."""
 
 
 def summarise_seeds(
@@ -65,6 +67,7 @@ def summarise_seeds(
         "protocol": {**results[0]["protocol"], "seeds": list(seeds)},
         "systems": systems,
         "comparisons": comparisons(per_user, names, config),
+        **_slices(folders[0] / "logs" / USERS_FILE, per_user, names),
     }
 
 
@@ -76,6 +79,15 @@ def _of_each_seed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if all("weights" in one for one in found):
         kept["weights_by_seed"] = [one["weights"] for one in found]
     return kept
+
+
+def _slices(
+    path: Path, per_user: Mapping[str, Mapping[str, FloatArray]], names: Mapping[str, str]
+) -> dict[str, Any]:
+    table = pq.read_table(path)
+    if SEEN not in table.column_names:
+        return {}
+    return {"slices": slices(per_user, table[SEEN].to_numpy(), names)}
 
 
 def _per_user(path: Path) -> dict[str, dict[str, FloatArray]]:

@@ -20,6 +20,7 @@ from delrec_hf.evaluation.evaluator import (
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.seeds import USERS_FILE
+from delrec_hf.evaluation.slices import SEEN
 from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.files import read_json, write_json, write_text
 from delrec_hf.hub.cards import model_card
@@ -31,6 +32,7 @@ from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.ranking.weighing import Fusion
 from delrec_hf.runs.run import Run
+from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.training.distillation import new_soft_prompt
 
@@ -52,7 +54,12 @@ def evaluate(run: Run) -> None:
         seed=config.seed,
         scores=run.scores,
     )
-    scores = Scores(_validation_examples(run, config), examples, run.prepared.chances(examples))
+    scores = Scores(
+        _validation_examples(run, config),
+        examples,
+        run.prepared.chances(examples),
+        seen=Popularity.fit(run.prepared).counts[examples["target"][:]].astype(np.int64),
+    )
     regimes = [scores]
     if config.retrieve:
         retrieved, held = _retrieved(run, config, scores)
@@ -183,5 +190,5 @@ def _keep_scores(run: Run, scores: Scores) -> None:
         for system in scores.by_system
         for metric, values in scores.per_user(system).items()
     }
-    users = scores.examples["user_id"][:]
-    Dataset.from_dict({"user_id": users, **measured}).to_parquet(str(logs / USERS_FILE))
+    facts = {"user_id": scores.examples["user_id"][:], SEEN: scores.seen}
+    Dataset.from_dict({**facts, **measured}).to_parquet(str(logs / USERS_FILE))

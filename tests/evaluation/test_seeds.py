@@ -11,6 +11,7 @@ import pytest
 from delrec_hf.evaluation.evaluator import EvaluateConfig
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.seeds import USERS_FILE, summarise_seeds
+from delrec_hf.evaluation.slices import SEEN
 from delrec_hf.evaluation.statistics import compare
 
 METRICS = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr", "log_loss")
@@ -28,11 +29,12 @@ def test_comparisons_pair_users_on_the_mean_over_seeds(tmp_path: Path) -> None:
         (folder / "logs").mkdir(parents=True)
         columns = {f"{name}/{m}": one[seed] for name, one in values.items() for m in METRICS}
         users = [f"u{k}" for k in range(50)]
-        pq.write_table(pa.table({"user_id": users, **columns}), folder / "logs" / USERS_FILE)
+        facts = {"user_id": users, SEEN: [k % 10 for k in range(50)]}
+        pq.write_table(pa.table({**facts, **columns}), folder / "logs" / USERS_FILE)
         names = ("teacher/sasrec", "delrec/no-ta", "lora-only", "delrec")
         systems = {name: {"seconds": 1.5, "weights": {"x": seed}} for name in names}
-        facts = {"dataset": "toy", "users": 50, "seeds": [42]}
-        content = {"protocol": facts, "systems": systems}
+        protocol = {"dataset": "toy", "users": 50, "seeds": [42]}
+        content = {"protocol": protocol, "systems": systems}
         (folder / "results.json").write_text(json.dumps(content))
         folders.append(folder)
     found = summarise_seeds(folders, [1, 2, 3], EvaluateConfig())
@@ -48,6 +50,11 @@ def test_comparisons_pair_users_on_the_mean_over_seeds(tmp_path: Path) -> None:
         shown = pairs["delrec", name, "ndcg@10"]
         assert shown["difference"] == pytest.approx(expected.difference)
         assert shown["p"] == expected.p
+    assert [(one["seen"], one["users"]) for one in found["slices"]] == [
+        ("0", 5), ("1-4", 20), ("5-24", 25)
+    ]  # fmt: skip
+    never = values["delrec"][:, ::10].mean()
+    assert found["slices"][0]["systems"]["delrec"]["ndcg@10"] == pytest.approx(never)
     text = format_table(found)
     assert "Mean and standard deviation over 3 seeds" in text
     assert max(map(len, text.splitlines())) <= 110
