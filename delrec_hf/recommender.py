@@ -19,7 +19,7 @@ from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact
 from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.catalogue import FloatArray, tournament
-from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen
+from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen, top_unseen
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
 _GROUPS_AT_ONCE = 16
@@ -57,7 +57,7 @@ class Recommender:
         item_ids: Ids of the catalogue.
         titles: Their titles.
         log_priors: Their titles' log-probabilities without a history, for calibrated scores.
-        teacher: The teacher and the weights of a fusion with it, if the artefact holds both.
+        teacher: The teacher, if prompts show what it says or there are weights of a fusion with it.
     """
 
     model: DelRecModel
@@ -164,17 +164,17 @@ class Recommender:
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected 1 or more")
         seen = [self.find(text) for text in history]
-        teacher = self._chosen_teacher(with_teacher)
-        advice = None if teacher is None else teacher.score(seen)
+        fuses = self._fuses(with_teacher)
+        advice = None if self.teacher is None else self.teacher.score(seen)
         if candidates is None:
-            offered = self._of_catalogue(seen, advice, top_k, retrieve)
+            offered = self._of_catalogue(seen, advice if fuses else None, top_k, retrieve)
         elif retrieve is not None:
             raise InputError("retrieve is for the whole catalogue; give it or candidates")
         else:
             offered = list(dict.fromkeys(self.find(text) for text in candidates))
         if not offered:
             raise InputError("there is no candidate to rank; give one title or id at least")
-        return self._ranked(seen, offered, top_k, advice, disable_tqdm)
+        return self._ranked(seen, offered, top_k, advice, fuses, disable_tqdm)
 
     def find(self, text: str) -> int:
         """Return the row of an item in the catalogue by its id or title.
@@ -192,15 +192,16 @@ class Recommender:
         cure = f"; did you mean {hint}?" if hint else "; give a title or id of the catalogue"
         raise InputError(f'"{text}" is not among the {len(self.titles)} known items{cure}')
 
-    def _chosen_teacher(self, wanted: bool | None) -> FusedTeacher | None:
-        """Return the teacher if it is to rank, too."""
-        if wanted and self.teacher is None:
+    def _fuses(self, wanted: bool | None) -> bool:
+        """Say whether the teacher's scores join in."""
+        there = self.teacher is not None and self.teacher.fusion is not None
+        if wanted and not there:
             raise InputError(
                 f"this model holds no teacher (type `{self.config.teacher.get('type')}`; it must "
                 "have weights) or no fusion with it, which `delrec evaluate` measures as "
                 "delrec+teacher; leave with_teacher out"
             )
-        return None if wanted is False else self.teacher
+        return there and wanted is not False
 
     def _of_catalogue(
         self, seen: list[int], advice: FloatArray | None, top_k: int, count: int | None
@@ -221,20 +222,20 @@ class Recommender:
         offered: list[int],
         top_k: int,
         advice: FloatArray | None,
+        fuses: bool,
         disable_tqdm: bool,
     ) -> list[Recommendation]:
-        """Rank items by the language model's scores, fused with the teacher's if they are given."""
-        shown = seen[-self.config.history_length :]
+        """Rank items by the language model's scores, fused with the teacher's if that is wanted."""
         own: dict[int, float] = {}  # the language model's score in the last round of each item
 
         def score(groups: list[list[int]]) -> list[FloatArray]:
             starts = range(0, len(groups), _GROUPS_AT_ONCE)
             scores: list[FloatArray] = []
             for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
-                scores += self._score(shown, groups[start : start + _GROUPS_AT_ONCE])
+                scores += self._score(seen, groups[start : start + _GROUPS_AT_ONCE], advice)
             for group, found in zip(groups, scores, strict=True):
                 own.update(zip(group, found.tolist(), strict=True))
-            if advice is None or self.teacher is None:
+            if not fuses or advice is None or self.teacher is None:
                 return scores
             return [
                 self.teacher.fuse(found, advice[group])
@@ -251,23 +252,39 @@ class Recommender:
                 self.titles[item],
                 score,
                 own[item],
-                None if advice is None else float(advice[item]),
+                float(advice[item]) if fuses and advice is not None else None,
             )
             for item, score in best
         ]
 
-    def _score(self, history: list[int], groups: list[list[int]]) -> list[FloatArray]:
-        shown = [self._safe_titles[item] for item in history]
-        offers = [[self._safe_titles[item] for item in group] for group in groups]
+    def _score(
+        self, seen: list[int], groups: list[list[int]], advice: FloatArray | None
+    ) -> list[FloatArray]:
+        """Score groups of candidates, each in a prompt as training showed it."""
         is_listed = self.config.candidates == "listed"
+        says = self.config.prompt_teacher
+        suggested = None
+        if says == "list" and advice is not None:
+            suggested = self._named(top_unseen(advice, seen, self.config.teacher["top_h"]))
+        if says == "order" and advice is not None:
+            listings = [sorted(group, key=lambda item: -advice[item]) for group in groups]
+        else:
+            listings = groups
+        history = self._named(seen[-self.config.history_length :])
         prompts = [
-            lsr_prompt(self.config.domain, shown, offer if is_listed else None) for offer in offers
+            lsr_prompt(
+                self.config.domain, history, self._named(one) if is_listed else None, suggested
+            )
+            for one in listings
         ]
         messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return self._scorer.score(
             self.encoder.encode_prompts(messages),
             [[self._answers[item] for item in group] for group in groups],
         )
+
+    def _named(self, items: list[int]) -> list[str]:
+        return [self._safe_titles[item] for item in items]
 
     @cached_property
     def _scorer(self) -> CandidateScorer:

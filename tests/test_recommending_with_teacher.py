@@ -74,6 +74,12 @@ def test_scores_are_the_weighted_sum_of_both(recommender: Recommender, folder: P
     assert [one.item_id for one in found] != [one.item_id for one in alone]
 
 
+def test_prompts_that_show_a_teacher_need_one(make_artefact: Callable[..., Path]) -> None:
+    made = make_artefact(prompt_teacher="list")
+    with pytest.raises(InputError, match="show what its teacher says, and it holds none"):
+        Recommender.from_pretrained(made)
+
+
 def test_the_model_alone_is_what_it_was(recommender: Recommender, folder: Path) -> None:
     alone = recommender.recommend(HISTORY, top_k=100, with_teacher=False)
     assert len(alone) == len(TITLES) - 2

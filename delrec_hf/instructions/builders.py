@@ -26,6 +26,7 @@ from delrec_hf.logging import get_logger
 logger = get_logger(__name__)
 
 Batch = dict[str, list[Any]]
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
@@ -57,7 +58,9 @@ def lsr_rows(
     """Word LLM-based Sequential Recommendation (paper section IV-C): the true next item.
 
     Args:
-        examples: `user_id, position, history, target, candidates`, items as rows of `items`.
+        examples: `user_id, position, history, target, candidates`, items as rows of `items`; also
+            `suggested`, the teacher's best items, or `ordered`, the candidates in its order, where
+            the prompts show them (`with_suggested`, `with_order`).
         items: The catalogue, with `item_id`.
         titles: The safe title of each row of `items`.
         domain: How the items are spoken about.
@@ -68,6 +71,37 @@ def lsr_rows(
         A row per example, with `ROW_FEATURES`.
     """
     return _map(_lsr, examples, items, titles, domain, config, "LSR instructions", num_proc)
+
+
+def with_suggested(examples: Dataset, predictions: Dataset) -> Dataset:
+    """Add what the teacher ranks first as the column `suggested`, for prompts that show it.
+
+    Args:
+        examples: `user_id, position, ...`.
+        predictions: `user_id, position, items`, the teacher's best first.
+
+    Raises:
+        InputError: If an example has two predictions.
+    """
+    places = _places(examples, predictions, ["user_id", "position"], "the teacher's predictions")
+    there = int((places >= 0).sum())
+    if there < len(places):
+        lacking = len(places) - there
+        logger.info("LSR: the teacher suggests nothing for %d of %d", lacking, len(places))
+    return _with_lists(examples, "suggested", predictions, places)
+
+
+def with_order(examples: Dataset, scores: FloatArray) -> Dataset:
+    """Add the candidates in the teacher's order as the column `ordered`, to list them so.
+
+    Args:
+        examples: With `candidates`.
+        scores: `(examples, candidates)` the teacher's scores; equal ones stay as they stand.
+    """
+    offered = np.array(examples["candidates"][:], dtype=np.int32)
+    ordered = np.take_along_axis(offered, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    lists = pa.array(ordered.tolist(), pa.list_(pa.int32()))
+    return Dataset(examples.with_format("arrow")[:].append_column("ordered", lists))
 
 
 def rps_rows(
@@ -203,7 +237,8 @@ def _with_lists(
     examples: Dataset, name: str, table: Dataset, places: IntArray, first: int | None = None
 ) -> Dataset:
     """Add the `items` of these rows of `table` (or the first of each) as a column."""
-    lists = table.select_columns(["items"]).with_format("arrow")[:]["items"].take(pa.array(places))
+    items = table.select_columns(["items"]).with_format("arrow")[:]["items"]
+    lists = items.take(pa.array(places, mask=places < 0))
     column = pc.list_slice(lists, 0, first).cast(pa.list_(pa.int32()))
     return Dataset(examples.with_format("arrow")[:].append_column(name, column))
 
@@ -256,10 +291,14 @@ def _lsr(
     batch: Batch, *, item_ids: list[str], titles: list[str], domain: Domain, listed: bool
 ) -> Batch:
     offered = batch["candidates"]
-    questions = [
-        lsr_prompt(domain, _named(history, titles), _named(candidates, titles) if listed else None)
-        for history, candidates in zip(batch["history"], offered, strict=True)
-    ]
+    questions = []
+    for row, history in enumerate(batch["history"]):
+        listing = batch.get("ordered", offered)[row] if listed else None
+        best = None
+        if "suggested" in batch:
+            best = [item for item in batch["suggested"][row] or [] if item not in set(history)]
+        named = (None if ids is None else _named(ids, titles) for ids in (listing, best))
+        questions.append(lsr_prompt(domain, _named(history, titles), *named))
     return _rows("lsr", batch, questions, offered, batch["target"], item_ids, titles)
 
 

@@ -5,15 +5,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
+from delrec_hf.instructions.builders import (
+    lsr_rows,
+    rps_rows,
+    ta_rows,
+    with_order,
+    with_suggested,
+)
 from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.templates import Domain
 from delrec_hf.instructions.titles import safe_titles
+
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class InstructionRows:
         domain: How the items are spoken about.
         config: What the prompts show.
         predictions: Returns the teacher's best items for the examples of a part; RPS asks it.
+        teacher_scores: Returns the teacher's scores of the candidates of examples of a part.
         tokenizer: The tokenizer of the model that will read the rows.
         seed: Decides the order of candidates and who is drawn out of many users.
     """
@@ -33,6 +43,7 @@ class InstructionRows:
     domain: Domain
     config: InstructionsConfig
     predictions: Callable[[str], Dataset]
+    teacher_scores: Callable[[str, Dataset], FloatArray]
     tokenizer: PreTrainedTokenizerBase
     seed: int
 
@@ -62,6 +73,10 @@ class InstructionRows:
         """Return the instruction rows of a task for these examples of a part."""
         items, titles = self.prepared.items, list(self.titles.values())
         if task == "lsr":
+            if self.config.teacher == "list":
+                examples = with_suggested(examples, self.predictions(part))
+            elif self.config.teacher == "order":
+                examples = with_order(examples, self.teacher_scores(part, examples))
             return lsr_rows(examples, items, titles, self.domain, self.config)
         if task == "ta":
             sequences = self.prepared.sequences

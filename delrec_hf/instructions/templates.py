@@ -88,14 +88,23 @@ def load_domain(name: str) -> Domain:
 
 
 def lsr_prompt(
-    domain: Domain, history: Sequence[str], candidates: Sequence[str] | None = None
+    domain: Domain,
+    history: Sequence[str],
+    candidates: Sequence[str] | None = None,
+    suggested: Sequence[str] | None = None,
 ) -> str:
     """Word LLM-based Sequential Recommendation: what comes next (paper section IV-C).
 
     Here as in the other tasks, without `candidates` the question is an open one.
+
+    Args:
+        domain: How the items are spoken about.
+        history: Titles, oldest first.
+        candidates: Titles to choose from.
+        suggested: Titles that the teacher ranks first, its best first, if they are shown.
     """
     return (
-        f"{_lists(domain, history, candidates)}\n"
+        f"{_lists(domain, history, candidates, suggested)}\n"
         f"Which {_asked(domain, candidates)} will the user {domain.choose} next? {_ANSWER}"
     )
 
@@ -144,11 +153,18 @@ def _asked(domain: Domain, candidates: Sequence[str] | None) -> str:
     return domain.item if candidates is None else "candidate"
 
 
-def _lists(domain: Domain, history: Sequence[str], candidates: Sequence[str] | None) -> str:
-    shown = "\n".join(f"- {title}" for title in history) or "(none)"
+def _lists(
+    domain: Domain,
+    history: Sequence[str],
+    candidates: Sequence[str] | None,
+    suggested: Sequence[str] | None = None,
+) -> str:
     items = domain.items[:1].upper() + domain.items[1:]
-    text = f"{items} this user {domain.chosen}, oldest first:\n{shown}"
-    if candidates is None:
-        return text
-    offered = "\n".join(f"- {title}" for title in candidates)
-    return f"{text}\nCandidates:\n{offered}"
+    text = f"{items} this user {domain.chosen}, oldest first:\n{_lines(history)}"
+    if suggested is not None:
+        text += f"\nA recommender suggests, best first:\n{_lines(suggested)}"
+    return text if candidates is None else f"{text}\nCandidates:\n{_lines(candidates)}"
+
+
+def _lines(titles: Sequence[str]) -> str:
+    return "\n".join(f"- {title}" for title in titles) or "(none)"

@@ -44,6 +44,7 @@ class ArtefactConfig:
         finetune: Settings of stage 2.
         versions: Versions of the libraries it was made with.
         candidates: `listed` in the prompts, or `unlisted`.
+        prompt_teacher: What prompts show of the teacher: `none`, `order` or `list`.
         calibration_weight: See `scoring`.
         fusion: How its scores and those of the teacher in `teacher/` are weighed together, as
             `delrec evaluate` found it on validation users, see `Fusion.to_dict`; None: not
@@ -63,6 +64,7 @@ class ArtefactConfig:
     finetune: dict[str, Any]
     versions: dict[str, str]
     candidates: str = "listed"
+    prompt_teacher: str = "none"
     calibration_weight: float = 0.0
     fusion: dict[str, Any] | None = None
     template_version: int = TEMPLATE_VERSION

@@ -1,8 +1,9 @@
-"""The teacher of a finished model at work beside it: it retrieves, and its scores join in."""
+"""The teacher of a finished model at work beside it: in the prompts, and in the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,17 @@ class FusedTeacher:
 
     Attributes:
         teacher: The teacher; it takes every user for a new one.
-        fusion: The weights of the parts `delrec` and `teacher`.
+        fusion: The weights of the parts `delrec` and `teacher`; None: it speaks in prompts alone.
     """
 
     teacher: Teacher
-    fusion: Fusion
+    fusion: Fusion | None
 
     @classmethod
     def load(
         cls, folder: Path, config: ArtefactConfig, item_ids: Sequence[str], device: str
     ) -> "FusedTeacher | None":
-        """Return what an artefact holds, or None if it lacks the teacher or the weights.
+        """Return what an artefact holds, or None if it has no teacher, or none that is used.
 
         Args:
             folder: The artefact.
@@ -41,16 +42,20 @@ class FusedTeacher:
             device: Where the teacher computes.
 
         Raises:
-            InputError: If the teacher is of another catalogue, or one of the two cannot be read.
+            InputError: If the teacher is of another catalogue, or one of the two cannot be read, or
+                the prompts show what no teacher is there to say.
         """
-        if config.fusion is None or not (folder / TEACHER_FOLDER).is_dir():
+        in_prompts = config.prompt_teacher != "none"
+        there = (folder / TEACHER_FOLDER).is_dir()
+        if in_prompts and not there:
+            raise InputError(
+                f"the prompts of {folder} show what its teacher says, and it holds none (type "
+                f"`{config.teacher.get('type')}`; it must have weights); train with a teacher of "
+                "another type, or with `instructions.teacher: none`"
+            )
+        if not there or (config.fusion is None and not in_prompts):
             return None
-        try:
-            fusion = Fusion.from_dict(config.fusion)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{_unreadable(folder)}: {error!r}") from error
-        if set(fusion.parts) != {"delrec", "teacher"}:
-            raise InputError(f"{_unreadable(folder)}: it weighs {', '.join(fusion.parts)}")
+        fusion = None if config.fusion is None else _fusion(folder, config.fusion)
         return cls(load_neural_teacher(folder / TEACHER_FOLDER, item_ids, device=device), fusion)
 
     def score(self, history: Sequence[int]) -> FloatArray:
@@ -61,7 +66,18 @@ class FusedTeacher:
 
     def fuse(self, language_model: FloatArray, teacher: FloatArray) -> FloatArray:
         """Return the weighted sum of both scores of some candidates; differences are log-odds."""
+        assert self.fusion is not None
         return self.fusion.logits({"delrec": language_model, "teacher": teacher})
+
+
+def _fusion(folder: Path, content: dict[str, Any]) -> Fusion:
+    try:
+        fusion = Fusion.from_dict(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{_unreadable(folder)}: {error!r}") from error
+    if set(fusion.parts) != {"delrec", "teacher"}:
+        raise InputError(f"{_unreadable(folder)}: it weighs {', '.join(fusion.parts)}")
+    return fusion
 
 
 def _unreadable(folder: Path) -> str:
@@ -69,6 +85,17 @@ def _unreadable(folder: Path) -> str:
         f"`fusion` in {folder / CONFIG_FILE} is not the weights of delrec and teacher, which "
         "`delrec evaluate` writes there"
     )
+
+
+def top_unseen(scores: FloatArray, seen: Sequence[int], count: int) -> list[int]:
+    """Return the unseen items with the highest scores, best first.
+
+    >>> top_unseen(np.array([0.1, 0.4, 0.3, 0.2]), [1], 2)
+    [2, 3]
+    """
+    unseen = np.setdiff1d(np.arange(len(scores)), seen)
+    best: list[int] = unseen[np.argsort(-scores[unseen], kind="stable")[:count]].tolist()
+    return best
 
 
 def best_unseen(scores: FloatArray, seen: Sequence[int], count: int) -> list[int]:
@@ -82,8 +109,7 @@ def best_unseen(scores: FloatArray, seen: Sequence[int], count: int) -> list[int
     >>> sorted(best_unseen(np.array([0.1, 0.4, 0.3, 0.2]), [1], 2))
     [2, 3]
     """
-    unseen = np.setdiff1d(np.arange(len(scores)), seen)
-    best = unseen[np.argsort(-scores[unseen], kind="stable")[:count]]
+    best = top_unseen(scores, seen, count)
     # In training the order of the candidates told nothing about them.
     shuffled: list[int] = np.random.default_rng(0).permutation(best).tolist()
     return shuffled

@@ -182,6 +182,9 @@ def _fingerprint(
     taken = recipe.settings("teacher").path if stage.name == "teach" else None
     if taken is not None:
         inputs.append(_print_of(taken))
+    shows_teacher = settings.get("instructions", {}).get("teacher", "none") != "none"
+    if stage.name == "calibrate" and shows_teacher and "teach" in finished:
+        inputs.append(before["teach"])
     if stage.name in ("calibrate", "evaluate") and "backbone" in settings:
         inputs.append(_print_of(recipe.settings("backbone").model_name_or_path))
     return fingerprint(stage.name, settings, inputs, TEMPLATE_VERSION, FORMAT_VERSION)

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -20,7 +22,9 @@ from delrec_hf.ranking.calibration import Calibration
 from delrec_hf.ranking.scoring import Scoring, ScoringKind
 from delrec_hf.resources import resource
 from delrec_hf.runs.recipe import Recipe
-from delrec_hf.teachers.predictions import read_predictions
+from delrec_hf.teachers.folds import load_label_teacher, refuse_in_sample
+from delrec_hf.teachers.loading import load_teacher
+from delrec_hf.teachers.predictions import read_predictions, score_candidates
 from delrec_hf.training.common import StageConfig
 
 
@@ -116,9 +120,23 @@ class Run:
         """The teacher's top items for the places of a part."""
         return read_predictions(self.folder / "teacher" / "predictions", part)
 
+    def teacher_scores(self, part: str, examples: Dataset) -> npt.NDArray[np.float64]:
+        """The teacher's scores of candidates, of training examples out of fold."""
+        load = load_label_teacher if part == "train" else load_teacher
+        teacher = load(self.folder / "teacher", self.prepared)
+        return score_candidates(teacher, self.prepared, examples)
+
     def instruction_rows(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> InstructionRows:
         """Return what writes the run's examples for a tokenizer."""
         config = self.recipe.settings("instructions")
+        if config.teacher != "none":
+            refuse_in_sample(self.folder / "teacher", f"instructions.teacher: {config.teacher}")
         return InstructionRows(
-            self.prepared, self.domain, config, self.predictions, tokenizer, seed
+            self.prepared,
+            self.domain,
+            config,
+            self.predictions,
+            self.teacher_scores,
+            tokenizer,
+            seed,
         )

@@ -160,6 +160,24 @@ def labels_are_out_of_fold(folder: Path) -> bool:
     return bool(read_record(folder).get("labels") == OUT_OF_FOLD)
 
 
+def refuse_in_sample(folder: Path, key: str) -> None:
+    """Refuse to show what a teacher says of users whom it has learned from.
+
+    Args:
+        folder: A run's `teacher` folder.
+        key: The recipe key that would show it.
+
+    Raises:
+        InputError: If its labels at training positions are in-sample, or there is no teacher yet.
+    """
+    if not labels_are_out_of_fold(folder):
+        raise InputError(
+            f"`{key}` shows what the teacher says at training positions, and this teacher has "
+            "learned from them: the language model would learn to copy it; set `teacher.folds: 5` "
+            "(or `teacher.out_of_fold` for ranked lists that are)"
+        )
+
+
 def _folder_of(folder: Path, fold: int) -> Path:
     return folder / "folds" / f"{fold:05d}"
 
