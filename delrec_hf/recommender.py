@@ -12,7 +12,7 @@ import torch
 from delrec_hf.data.titles import turn_article
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
-from delrec_hf.instructions.templates import lsr_prompt
+from delrec_hf.instructions.templates import lsr_messages
 from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.logging import progress
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
@@ -271,13 +271,16 @@ class Recommender:
         else:
             listings = groups
         history = self._named(seen[-self.config.history_length :])
-        prompts = [
-            lsr_prompt(
-                self.config.domain, history, self._named(one) if is_listed else None, suggested
+        messages = [
+            lsr_messages(
+                self.config.domain,
+                history,
+                self._named(one) if is_listed else None,
+                suggested,
+                turns=self.config.turns,
             )
             for one in listings
         ]
-        messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return self._scorer.score(
             self.encoder.encode_prompts(messages),
             [[self._answers[item] for item in group] for group in groups],

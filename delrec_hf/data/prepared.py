@@ -1,6 +1,7 @@
 """Everything that the later stages read: catalogue, sequences, examples with candidates."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,38 @@ class PreparedData:
                 )
             )
         return concatenate_datasets(parts)
+
+    def training_windows(self, user_ids: Collection[str]) -> Dataset:
+        """Return examples whose histories and targets together show each training item once.
+
+        A user's training items are cut from the end into windows of `history_length` items and the
+        target behind them; what is left at the start makes a shorter one.
+
+        Args:
+            user_ids: Whose items.
+
+        Returns:
+            Rows as those of `examples["train"]`.
+        """
+        wanted = set(user_ids)
+        width = self.info["history_length"] + 1
+        ends = self.sequences["train_end"][:]
+        places = [
+            (row, position)
+            for row, (user, end) in enumerate(zip(self.sequences["user_id"][:], ends, strict=True))
+            if user in wanted
+            for position in range(end - 1, 0, -width)
+        ]
+        users, positions = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        return _examples(
+            self._sequences(),
+            users,
+            positions,
+            len(self.items),
+            history_length=self.info["history_length"],
+            num_candidates=self.info["num_candidates"],
+            seed=self.info["seed"],
+        )
 
     def _sequences(self) -> Sequences:
         table = self.sequences.with_format("arrow")[:]

@@ -17,7 +17,7 @@ from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.templates import (
     Domain,
     WorkedExample,
-    lsr_prompt,
+    lsr_messages,
     rps_prompt,
     ta_prompt,
 )
@@ -70,7 +70,17 @@ def lsr_rows(
     Returns:
         A row per example, with `ROW_FEATURES`.
     """
-    return _map(_lsr, examples, items, titles, domain, config, "LSR instructions", num_proc)
+    return _map(
+        _lsr,
+        examples,
+        items,
+        titles,
+        domain,
+        config,
+        "LSR instructions",
+        num_proc,
+        turns=config.turns,
+    )
 
 
 def with_suggested(examples: Dataset, predictions: Dataset) -> Dataset:
@@ -288,18 +298,25 @@ def _map(
 
 
 def _lsr(
-    batch: Batch, *, item_ids: list[str], titles: list[str], domain: Domain, listed: bool
+    batch: Batch,
+    *,
+    item_ids: list[str],
+    titles: list[str],
+    domain: Domain,
+    listed: bool,
+    turns: bool,
 ) -> Batch:
     offered = batch["candidates"]
-    questions = []
+    chats = []
     for row, history in enumerate(batch["history"]):
         listing = batch.get("ordered", offered)[row] if listed else None
         best = None
         if "suggested" in batch:
             best = [item for item in batch["suggested"][row] or [] if item not in set(history)]
         named = (None if ids is None else _named(ids, titles) for ids in (listing, best))
-        questions.append(lsr_prompt(domain, _named(history, titles), *named))
-    return _rows("lsr", batch, questions, offered, batch["target"], item_ids, titles)
+        chats.append(lsr_messages(domain, _named(history, titles), *named, turns=turns))
+    rows = _rows("lsr", batch, [""] * len(chats), offered, batch["target"], item_ids, titles)
+    return {**rows, "prompt": chats}
 
 
 def _rps(

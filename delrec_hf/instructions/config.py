@@ -26,12 +26,26 @@ class InstructionsConfig:
         },
     )
 
+    turns: bool = field(
+        default=False,
+        metadata={
+            "help": "stage 2 tells the history as a chat, an item an answer; with `loss: title` it "
+            "learns every answer, so that one row teaches as many next items as it shows"
+        },
+    )
+
     def __post_init__(self) -> None:
-        """Refuse an order of what no prompt lists."""
+        """Refuse what a prompt cannot show together."""
         if self.teacher == "order" and not self.listed:
             raise InputError(
                 "`instructions.teacher: order` is the order in which prompts list the candidates, "
                 "and `instructions.candidates` is unlisted; set it to listed, or `teacher: list`"
+            )
+        if self.turns and (self.listed or self.teacher != "none"):
+            raise InputError(
+                "`instructions.turns` asks one question after the other and shows nothing but the "
+                f"answers; set `candidates: unlisted` (is {self.candidates}) and `teacher: none` "
+                f"(is {self.teacher})"
             )
 
     @property

@@ -96,10 +96,12 @@ class ChatEncoder:
     def encode_prompts(self, prompts: Sequence[Messages]) -> list[list[int]]:
         """Return the token ids of each prompt, without the answer.
 
+        Earlier answers in a prompt are written as `encode_answers` writes them.
+
         Raises:
             InputError: If the chat template refuses one of the conversations.
         """
-        return self._encode(self._heads(prompts))
+        return [[token for ids, _ in pieces for token in ids] for pieces in self._pieces(prompts)]
 
     def encode_answers(self, titles: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each title as an answer, the end of the turn included."""
@@ -113,14 +115,20 @@ class ChatEncoder:
             rows: `prompt` and `completion`, each a list of lists of messages.
 
         Returns:
-            `input_ids`, and `labels` that are -100 on the prompt: the loss is on the answer alone.
+            `input_ids`, and `labels` that are -100 on what users say: the loss is on the answers
+            alone, those that a prompt of several turns shows included.
         """
-        prompts = self.encode_prompts(rows["prompt"])
         answers = self.encode_answers([turns[-1]["content"] for turns in rows["completion"]])
-        pairs = list(zip(prompts, answers, strict=True))
+        chats = [
+            [*pieces, (answer, True)]
+            for pieces, answer in zip(self._pieces(rows["prompt"]), answers, strict=True)
+        ]
         return {
-            "input_ids": [prompt + answer for prompt, answer in pairs],
-            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in pairs],
+            "input_ids": [[token for ids, _ in chat for token in ids] for chat in chats],
+            "labels": [
+                [token if is_answer else IGNORED for ids, is_answer in chat for token in ids]
+                for chat in chats
+            ],
         }
 
     def served_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -151,6 +159,36 @@ class ChatEncoder:
                 raise self._leaves_out()
             heads.append(head.removesuffix(self._spaces))
         return heads
+
+    def _pieces(self, prompts: Sequence[Messages]) -> list[list[tuple[list[int], bool]]]:
+        """Return each prompt as token ids, its earlier answers apart: each piece, and if it is one.
+
+        The last piece ends where the answer starts. What closes an answer belongs to it, wherever
+        the template closes earlier ones as it does the last.
+        """
+        given = [[m["content"] for m in prompt if m["role"] == "assistant"] for prompt in prompts]
+        blank = [[_blank(message) for message in prompt] for prompt in prompts]
+        asked: list[list[str]] = []
+        for titles, text in zip(given, self._answered(blank, in_parts=self._in_parts), strict=True):
+            *heads, _ = text.rsplit(_SENTINEL, len(titles) + 1)
+            if len(heads) != len(titles) + 1:
+                raise self._leaves_out()
+            asked.append([head.removesuffix(self._spaces) for head in heads])
+        encoded = iter(self._encode([head for heads in asked for head in heads]))
+        answers = iter(self.encode_answers([title for titles in given for title in titles]))
+        found = []
+        for titles in given:
+            pieces = [(next(encoded), False)]
+            for _ in titles:
+                answer, question = next(answers), next(encoded)
+                closed = len(self._end_of_turn)
+                if closed and question[:closed] == self._end_of_turn:
+                    question = question[closed:]
+                else:
+                    answer = answer[: len(answer) - closed]
+                pieces += [(answer, True), (question, False)]
+            found.append(pieces)
+        return found
 
     def _reads_parts_only(self) -> bool:
         """Say whether the template reads a message's content as a list of typed parts only."""
@@ -267,6 +305,11 @@ def marker_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     }
     added = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip()}
     return special | {i for i, content in added.items() if content != tokenizer.unk_token}
+
+
+def _blank(message: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a message with `_SENTINEL` for what the assistant says."""
+    return {**message, "content": _SENTINEL} if message["role"] == "assistant" else message
 
 
 def _in_parts(message: Mapping[str, str]) -> dict[str, Any]:

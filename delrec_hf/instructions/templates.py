@@ -109,6 +109,37 @@ def lsr_prompt(
     )
 
 
+def lsr_messages(
+    domain: Domain,
+    history: Sequence[str],
+    candidates: Sequence[str] | None = None,
+    suggested: Sequence[str] | None = None,
+    *,
+    turns: bool = False,
+) -> list[dict[str, str]]:
+    """Return the chat that asks for the next item, up to the user's last turn.
+
+    Args:
+        domain: How the items are spoken about.
+        history: Titles, oldest first.
+        candidates: Titles to choose from.
+        suggested: Titles that the teacher ranks first.
+        turns: Tell the history as answers to one question after the other, instead of in a list;
+            then neither candidates nor suggestions are shown.
+    """
+    if not turns:
+        return [_user(lsr_prompt(domain, history, candidates, suggested))]
+    items = domain.items[:1].upper() + domain.items[1:]
+    chat = [_user(f"{items} this user {domain.chosen}, one at a time, title only.\nFirst?")]
+    for title in history:
+        chat += [{"role": "assistant", "content": title}, _user("Next?")]
+    return chat
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
 def rps_prompt(
     domain: Domain, history: Sequence[str], candidates: Sequence[str] | None = None
 ) -> str:

@@ -44,6 +44,7 @@ class ArtefactConfig:
         finetune: Settings of stage 2.
         versions: Versions of the libraries it was made with.
         candidates: `listed` in the prompts, or `unlisted`.
+        turns: Whether prompts tell the history as a chat.
         prompt_teacher: What prompts show of the teacher: `none`, `order` or `list`.
         calibration_weight: See `scoring`.
         fusion: How its scores and those of the teacher in `teacher/` are weighed together, as
@@ -65,6 +66,7 @@ class ArtefactConfig:
     versions: dict[str, str]
     candidates: str = "listed"
     prompt_teacher: str = "none"
+    turns: bool = False
     calibration_weight: float = 0.0
     fusion: dict[str, Any] | None = None
     template_version: int = TEMPLATE_VERSION

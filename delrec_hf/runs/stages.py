@@ -7,7 +7,7 @@ from accelerate import PartialState
 
 from delrec_hf.data import prepared as data
 from delrec_hf.files import replace_folder
-from delrec_hf.instructions.templates import lsr_prompt
+from delrec_hf.instructions.templates import lsr_messages
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.calibration import calibrate as measure
 from delrec_hf.runs.evaluate import evaluate
@@ -59,8 +59,9 @@ def calibrate(run: Run) -> None:
     backbone, tokenizer = run.backbone()
     write = run.instruction_rows(tokenizer, config.seed)
     rows = write.to_rank(write.of_part("lsr", "validation", config.max_users))
-    question = [{"role": "user", "content": lsr_prompt(run.domain, [])}]
-    (empty,) = write.encoder.encode_prompts([question])
+    (empty,) = write.encoder.encode_prompts(
+        [lsr_messages(run.domain, [], turns=write.config.turns)]
+    )
     answers = write.encoder.encode_answers(list(write.titles.values()))
     state = PartialState()
     backbone.to(state.device).eval()

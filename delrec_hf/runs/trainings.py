@@ -110,6 +110,8 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     # By the data's seed: trainings of other seeds learn from the same users.
     learned = some_users(examples, config.max_train_users, run.prepared.info["seed"])
     validation = write.of_part("lsr", "validation", config.max_validation_users)
+    if write.config.turns and config.loss == "title":  # each answer once, whatever row shows it
+        learned = run.prepared.training_windows(learned["user_id"][:])
     model = with_lora(backbone, config, prompt)
     trainer = RecommendationTrainer(
         model=model,
@@ -174,6 +176,7 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         scoring=scoring,
         candidates=write.config.candidates,
         prompt_teacher=write.config.teacher,
+        turns=write.config.turns,
         calibration_weight=weight,
         data={name: prepared.info.get(name) for name in facts},
         distil=_shown(run, "distil"),

@@ -54,6 +54,20 @@ def test_candidates_are_new_each_time(world: PreparedData) -> None:
     assert same.mean() < 0.01
 
 
+def test_windows_show_each_training_item_once(world: PreparedData) -> None:
+    some = world.sequences["user_id"][:50]
+    rows = world.training_windows(some)
+    assert rows.features == world.examples["train"].features
+    shown: dict[str, list[int]] = {user: [] for user in some}
+    for row in rows.sort(["user_id", "position"]):
+        assert 1 <= len(row["history"]) <= 4
+        shown[row["user_id"]] += [*row["history"], row["target"]]
+    ends = dict(zip(world.sequences["user_id"], world.sequences["train_end"], strict=True))
+    for user, items in zip(some, world.sequences["items"], strict=False):
+        train = items[: ends[user]]
+        assert shown[user] == train[1:] if len(train) % 5 == 1 else shown[user] == train
+
+
 def test_the_seed_decides_all(world: PreparedData) -> None:
     one, again, other = (world.training_examples(50, seed)[:] for seed in (4, 4, 5))
     assert one == again

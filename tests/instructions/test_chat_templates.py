@@ -4,13 +4,14 @@
 
 from datetime import datetime
 from importlib.resources import files
+from itertools import groupby
 
 import pytest
 from transformers import AutoTokenizer
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder, marker_ids
-from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
+from delrec_hf.instructions.templates import DOMAINS, lsr_messages, lsr_prompt
 from delrec_hf.instructions.titles import safe_titles
 
 FOLDER = files("trl") / "chat_templates"
@@ -157,6 +158,26 @@ def test_no_title_changes_the_number_of_markers(tokenizer):
     ends = {tuple(answer[-1:]) for answer in answers}
     assert len(ends) == 1
     assert all(markers.isdisjoint(answer[:-1]) for answer in answers)
+
+
+def test_a_history_told_as_a_chat_is_the_templates_own_and_every_answer_is_learned(name, tokenizer):
+    encoder = ChatEncoder(tokenizer)
+    shown = ["Alien (1979)", "@@answer@@", "M (1931)"]
+    prompt = lsr_messages(DOMAINS["movie"], shown, turns=True)
+    row = encoder.encode_rows(
+        {"prompt": [prompt], "completion": [[{"role": "assistant", "content": ANSWER}]]}
+    )
+    ids, labels = row["input_ids"][0], row["labels"][0]
+    expected = tokenizer(encoder.head(prompt), add_special_tokens=False)["input_ids"]
+    (asked,) = encoder.encode_prompts([prompt])
+    assert asked == expected == ids[: len(asked)]
+    learned = [
+        tokenizer.decode([token for token, _ in run]).strip()
+        for is_answer, run in groupby(zip(ids, labels, strict=True), lambda pair: pair[1] != -100)
+        if is_answer
+    ]
+    assert len(learned) == len(shown) + 1
+    assert all(one.startswith(title) for one, title in zip(learned, [*shown, ANSWER], strict=True))
 
 
 CONVERSATIONS = {

@@ -1,4 +1,4 @@
-"""Stage 2 may show what the teacher says, if it has not learned from whom it speaks of."""
+"""What stage 2 shows: the teacher, if it has not learned from whom it speaks of; a chat."""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,16 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_films(tmp_path_factory.mktemp("data") / "films", users=24)
 
 
-def recipe(films: Path, folder: Path, shown: str, **changes: dict[str, Any]) -> Recipe:
-    given = sections(films, teacher={"folds": 2}, instructions={"teacher": shown}, **changes)
-    return Recipe(folder, given)
+SHOWN: dict[str, dict[str, Any]] = {
+    "none": {},
+    "list": {"teacher": "list"},
+    "order": {"teacher": "order"},
+    "turns": {"turns": True, "candidates": "unlisted"},
+}
+
+
+def recipe(films: Path, folder: Path, shown: str) -> Recipe:
+    return Recipe(folder, sections(films, teacher={"folds": 2}, instructions=SHOWN[shown]))
 
 
 def test_in_sample_lists_are_refused(films: Path, tmp_path: Path) -> None:
@@ -37,12 +44,15 @@ def test_in_sample_lists_are_refused(films: Path, tmp_path: Path) -> None:
         run_recipe(wanted, "calibrate")
 
 
-@pytest.mark.parametrize("shown", ["list", "order"])
+@pytest.mark.parametrize("shown", ["list", "order", "turns"])
 def test_the_recommender_asks_as_the_report_did(
     films: Path, tmp_path: Path, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_recipe(recipe(films, tmp_path, shown))
-    assert ArtefactConfig.load(tmp_path / "model").prompt_teacher == shown
+    kept = ArtefactConfig.load(tmp_path / "model")
+    assert (kept.prompt_teacher, kept.turns) == {
+        "list": ("list", False), "order": ("order", False), "turns": ("none", True)
+    }[shown]  # fmt: skip
     run = Run(recipe(films, tmp_path, shown))
     prepared = PreparedData.load(tmp_path / "data")
     examples = prepared.examples["test"].select(range(5))
@@ -68,7 +78,7 @@ def test_the_recommender_asks_as_the_report_did(
         history = [prepared.items[item]["item_id"] for item in items[: example["position"]]]
         found = recommender.recommend(history, row["candidates"])
         assert all(one.teacher is None for one in found)
-        assert asked.pop()[0]["content"] == row["prompt"][0]["content"]
+        assert asked.pop() == row["prompt"]
 
 
 def test_another_teacher_calibrates_again_only_where_prompts_show_it(

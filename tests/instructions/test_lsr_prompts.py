@@ -1,4 +1,4 @@
-"""What LSR prompts show of the teacher: its list, or the candidates in its order."""
+"""What LSR prompts show: the teacher's list, the candidates in its order, a chat."""
 
 import numpy as np
 import pytest
@@ -72,3 +72,23 @@ def test_candidates_are_listed_in_the_teachers_order_and_stay_where_they_are(
 def test_an_order_of_unlisted_candidates_is_refused() -> None:
     with pytest.raises(InputError, match=r"teacher: order` is the order in which prompts list"):
         InstructionsConfig(candidates="unlisted", teacher="order")
+
+
+def test_a_history_told_as_a_chat_has_an_answer_for_each_item(examples: Dataset) -> None:
+    config = InstructionsConfig(candidates="unlisted", turns=True)
+    first = lsr_rows(examples, ITEMS, TITLES, MOVIE, config)[0]
+    assert first["prompt"] == [
+        {"role": "user", "content": "Movies this user watched, one at a time, title only.\nFirst?"},
+        {"role": "assistant", "content": "Film 0"},
+        {"role": "user", "content": "Next?"},
+        {"role": "assistant", "content": "Film 1"},
+        {"role": "user", "content": "Next?"},
+    ]
+    assert first["completion"] == [{"role": "assistant", "content": "Film 5"}]
+
+
+def test_a_chat_shows_neither_candidates_nor_the_teacher() -> None:
+    with pytest.raises(InputError, match=r"set `candidates: unlisted` \(is listed\)"):
+        InstructionsConfig(turns=True)
+    with pytest.raises(InputError, match=r"and `teacher: none` \(is list\)"):
+        InstructionsConfig(candidates="unlisted", turns=True, teacher="list")
