@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import get_temporary_cache_files_directory, update_fingerprint
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.config import InstructionsConfig
+from delrec_hf.instructions.joined import places_in, with_lists
 from delrec_hf.instructions.templates import (
     Domain,
     WorkedExample,
@@ -83,37 +82,6 @@ def lsr_rows(
     )
 
 
-def with_suggested(examples: Dataset, predictions: Dataset) -> Dataset:
-    """Add what the teacher ranks first as the column `suggested`, for prompts that show it.
-
-    Args:
-        examples: `user_id, position, ...`.
-        predictions: `user_id, position, items`, the teacher's best first.
-
-    Raises:
-        InputError: If an example has two predictions.
-    """
-    places = _places(examples, predictions, ["user_id", "position"], "the teacher's predictions")
-    there = int((places >= 0).sum())
-    if there < len(places):
-        lacking = len(places) - there
-        logger.info("LSR: the teacher suggests nothing for %d of %d", lacking, len(places))
-    return _with_lists(examples, "suggested", predictions, places)
-
-
-def with_order(examples: Dataset, scores: FloatArray) -> Dataset:
-    """Add the candidates in the teacher's order as the column `ordered`, to list them so.
-
-    Args:
-        examples: With `candidates`.
-        scores: `(examples, candidates)` the teacher's scores; equal ones stay as they stand.
-    """
-    offered = np.array(examples["candidates"][:], dtype=np.int32)
-    ordered = np.take_along_axis(offered, np.argsort(-scores, axis=1, kind="stable"), axis=1)
-    lists = pa.array(ordered.tolist(), pa.list_(pa.int32()))
-    return Dataset(examples.with_format("arrow")[:].append_column("ordered", lists))
-
-
 def rps_rows(
     examples: Dataset,
     predictions: Dataset,
@@ -147,9 +115,9 @@ def rps_rows(
     Raises:
         InputError: If an example has two predictions, or none of the examples has one.
     """
-    places = _places(examples, predictions, ["user_id", "position"], "the teacher's predictions")
+    places = places_in(examples, predictions, ["user_id", "position"], "the teacher's predictions")
     there = np.flatnonzero(places >= 0)
-    joined = _with_lists(examples.select(there), "predicted", predictions, places[there])
+    joined = with_lists(examples.select(there), "predicted", predictions, places[there])
     joined = joined.filter(
         _has_choice,
         batched=True,
@@ -209,14 +177,14 @@ def ta_rows(
         desc="TA examples",
     )
     _report(len(examples), len(kept), "TA", "fewer than three items come before their target")
-    places = _places(kept, sequences, ["user_id"], "the sequences")
+    places = places_in(kept, sequences, ["user_id"], "the sequences")
     if (places < 0).any():
         user = kept[int(np.flatnonzero(places < 0)[0])]["user_id"]
         raise InputError(
             f"user {user} is in the examples and not in the sequences; expected both from one "
             "prepared dataset; run `delrec prepare` again"
         )
-    joined = _with_lists(kept, "opening", sequences, places, first=_SHOWN_AT_FIRST + 2)
+    joined = with_lists(kept, "opening", sequences, places, first=_SHOWN_AT_FIRST + 2)
     return _map(_ta, joined, items, titles, domain, config, "TA instructions", num_proc, seed=seed)
 
 
@@ -228,29 +196,6 @@ def _has_masked(positions: list[int], histories: list[list[int]]) -> list[bool]:
 def _has_choice(predicted: list[list[int]], histories: list[list[int]]) -> list[bool]:
     pairs = zip(predicted, histories, strict=True)
     return [not set(ranked) <= set(history) for ranked, history in pairs]
-
-
-def _places(examples: Dataset, table: Dataset, keys: list[str], name: str) -> IntArray:
-    """Return the row of `table` with each example's keys, -1 where there is none."""
-    known = table.select_columns(keys).to_pandas()
-    if known.duplicated(keys).any():
-        twice = known.loc[known.duplicated(keys)].iloc[0].to_dict()
-        raise InputError(
-            f"{name} hold {twice} twice; expected one row per {' and '.join(keys)}; drop the others"
-        )
-    known["place"] = np.arange(len(known))
-    found = examples.select_columns(keys).to_pandas().merge(known, on=keys, how="left")["place"]
-    return found.fillna(-1).to_numpy(np.int64)
-
-
-def _with_lists(
-    examples: Dataset, name: str, table: Dataset, places: IntArray, first: int | None = None
-) -> Dataset:
-    """Add the `items` of these rows of `table` (or the first of each) as a column."""
-    items = table.select_columns(["items"]).with_format("arrow")[:]["items"]
-    lists = items.take(pa.array(places, mask=places < 0))
-    column = pc.list_slice(lists, 0, first).cast(pa.list_(pa.int32()))
-    return Dataset(examples.with_format("arrow")[:].append_column(name, column))
 
 
 def _report(given: int, kept: int, task: str, reason: str) -> None:

@@ -74,6 +74,8 @@ class Recipe:
         kind = getattr(import_module(module), name)
         given = {**self.sections.get(section, {}), **forced}
         _check_keys(section, given, kind)
+        hints = typing.get_type_hints(kind)
+        given = {key: _as_list(hints[key], value) for key, value in given.items()}
         from transformers import HfArgumentParser
 
         try:
@@ -220,6 +222,17 @@ def _expected(hint: Any, value: Any) -> str:
     if type(value) in (*options, *accepted):
         return ""
     return " or ".join(_SIMPLE[option] for option in options if option in _SIMPLE)
+
+
+def _as_list(hint: Any, value: Any) -> Any:
+    """Return a list of one for a single value (`--finetune.controls no-ta`) where a list is due.
+
+    >>> _as_list(list[str] | None, "no-ta"), _as_list(list[str] | str, "all-linear")
+    (['no-ta'], 'all-linear')
+    """
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    items = [kind for one in options if typing.get_origin(one) is list for kind in one.__args__]
+    return [value] if type(value) in items and type(value) not in options else value
 
 
 def _is_union(hint: Any) -> bool:

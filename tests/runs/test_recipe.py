@@ -6,6 +6,7 @@ import pytest
 
 from delrec_hf.errors import InputError
 from delrec_hf.runs.recipe import load_recipe
+from delrec_hf.runs.run import Run
 
 
 def write(folder: Path, text: str) -> Path:
@@ -78,3 +79,15 @@ def test_mistakes_are_named_with_the_cure(
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.yaml does not exist"):
         load_recipe(tmp_path / "absent.yaml")
+
+
+def test_a_single_value_is_a_list_of_one_where_a_list_is_due(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("output_dir: runs\nfinetune: {controls: no-ta}\n", encoding="utf-8")
+    flags = ["--distil.tasks", "rps", "--finetune.lora_target_modules", "all-linear"]
+    recipe = load_recipe(path, flags)
+    run = Run(recipe)
+    assert run.trainer_settings("distil", "distil").tasks == ["rps"]
+    finetune = run.trainer_settings("finetune", "finetune")
+    assert finetune.controls == ["no-ta"]
+    assert finetune.lora_target_modules == "all-linear"
