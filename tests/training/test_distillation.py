@@ -1,9 +1,6 @@
 """Stage 1: only the soft prompt moves, by the weighted sum of both tasks' gradients."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +17,7 @@ from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.trainer import RankingTrainer
+from tests.training.processes import run_in
 
 Distiller = Callable[..., PatternDistillationTrainer]
 
@@ -321,16 +319,8 @@ def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        words = [sys.executable]
-        if processes > 1:
-            config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
-            words += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-            words += ["--main_process_port", "0"]
-        words += [str(Path(__file__).with_name("distilling_processes.py"))]
-        words += [str(folder), str(batch_size), json.dumps(settings)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr[-3000:]
+        given = (str(folder), str(batch_size), json.dumps(settings))
+        run_in(processes, "distilling_processes.py", *given)
         found[processes] = json.loads((folder / "found.json").read_text())
         assert found[processes]["processes"] == processes
     for one, two in zip(found[1]["losses"], found[2]["losses"], strict=True):

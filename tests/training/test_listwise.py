@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +22,7 @@ from delrec_hf.training.common import widths
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
 from delrec_hf.training.pairs import pair_tasks
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+from tests.training.processes import run_in
 
 Finetuner = Callable[..., RecommendationTrainer]
 
@@ -294,16 +292,8 @@ def test_batches_by_length_hardly_pad(
 def test_two_processes_learn_lora_as_one(tmp_path: Path, prompt: Path) -> None:
     found = {}
     for processes, size in ((1, 4), (2, 2)):
-        words = [sys.executable]
-        if processes > 1:
-            config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
-            words += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-            words += ["--main_process_port", "0"]
         out = tmp_path / f"{processes}.safetensors"
-        words += [str(Path(__file__).with_name("finetuning_processes.py")), str(out), str(size)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_in(processes, "finetuning_processes.py", str(out), str(size))
         found[processes] = load_file(out)
         assert json.loads(out.with_suffix(".json").read_text()) == processes
     assert found[1].keys() == found[2].keys()
