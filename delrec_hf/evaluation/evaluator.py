@@ -43,7 +43,10 @@ class EvaluateConfig:
 
     systems: list[str] | None = field(
         default=None,
-        metadata={"help": "which systems to rank with; default: all whose stages are finished"},
+        metadata={
+            "help": "which systems to rank with; default: all whose stages are finished; on "
+            "request zero-shot/sum, /mean and /calibrated"
+        },
     )
     max_users: int | None = field(
         default=None, metadata={"help": "measure on so many test users; default: all"}

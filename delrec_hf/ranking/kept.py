@@ -55,6 +55,14 @@ class KeptScores:
             broadcast_object_list(read)[0], folder / f"{model}-{accelerator.process_index}.jsonl"
         )
 
+    def of(
+        self, keys: Sequence[str], candidates: Sequence[Sequence[TokenIds]]
+    ) -> dict[str, FloatArray]:
+        """Return what is known of these rows."""
+        found = {key: self.known[key] for key in keys if key in self.known}
+        sizes = dict(zip(keys, map(len, candidates), strict=True))
+        return {key: totals for key, totals in found.items() if totals.shape == (sizes[key],)}
+
     def add(self, found: Mapping[str, FloatArray]) -> None:
         """Append rows; such as nothing can be ranked by are not kept."""
         lines = [

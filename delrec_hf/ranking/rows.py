@@ -50,8 +50,8 @@ def score_rows(
     prompts: Sequence[list[int]] = rows["prompt_ids"][:]
     candidates: Sequence[list[list[int]]] = rows["candidate_ids"][:]
     kept = None if keep_in is None else KeptScores.open(keep_in, scorer, accelerator)
-    known = {} if kept is None else kept.known
     keys = [row_key(*row) for row in zip(prompts, candidates, strict=True)]
+    known = {} if kept is None else kept.of(keys, candidates)
     plain = replace(scorer, scoring=SUM)
     batches = make_batches(prompts, candidates, scorer.virtual_tokens)
     batches = [[row for row in batch if keys[row] not in known] for batch in batches]
