@@ -9,13 +9,12 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from delrec_hf.launch import part
-from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
-from delrec_hf.resources import resource
 from delrec_hf.training.distillation import (
     DistilConfig,
     PatternDistillationTrainer,
     new_soft_prompt,
 )
+from tests.training.settings import PLAIN_GRADIENT, toy_backbone
 
 ANSWER = 4  # tokens of every answer: no process has more to learn from than another
 
@@ -39,25 +38,12 @@ def rows(task: int) -> Dataset:
 
 
 def main(folder: Path, batch_size: int, settings: str) -> None:
-    place = str(resource("recipes/backbones/toy"))
-    backbone, tokenizer = load_backbone(
-        BackboneConfig(model_name_or_path=place, torch_dtype="float32")
-    )
+    backbone, tokenizer = toy_backbone()
     config = DistilConfig(
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=batch_size,
         num_virtual_tokens=4,
-        max_steps=3,
-        optim="sgd",  # an optimizer that divides by the gradient's size would hide a wrong one
-        learning_rate=1.0,
-        max_grad_norm=0,
-        logging_steps=1,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
+        **PLAIN_GRADIENT,
         **json.loads(settings),
     )
     model = new_soft_prompt(backbone, config, tokenizer)

@@ -10,9 +10,8 @@ from datasets import Dataset
 from safetensors.torch import save_file
 
 from delrec_hf.launch import part
-from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
-from delrec_hf.resources import resource
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
+from tests.training.settings import PLAIN_GRADIENT, toy_backbone
 
 
 def rows() -> Dataset:
@@ -28,25 +27,13 @@ def rows() -> Dataset:
 
 
 def main(out: Path, batch_size: int) -> None:
-    place = str(resource("recipes/backbones/toy"))
-    backbone, tokenizer = load_backbone(
-        BackboneConfig(model_name_or_path=place, torch_dtype="float32")
-    )
+    backbone, tokenizer = toy_backbone()
     config = FinetuneConfig(
         output_dir=str(out.with_suffix("")),
         loss="listwise",
         per_device_train_batch_size=batch_size,
-        max_steps=3,
         lora_dropout=0.0,
-        optim="sgd",  # an optimizer that divides by the gradient's size would hide a wrong one
-        learning_rate=1.0,
-        max_grad_norm=0,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
+        **PLAIN_GRADIENT,
     )
     model = with_lora(backbone, config, None)
     trainer = RecommendationTrainer(model, config, rows(), rows(), rows(), tokenizer)

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-LAUNCH_CONFIG = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
+ROOT = Path(__file__).parents[2]
+LAUNCH_CONFIG = ROOT / "recipes" / "accelerate_configs" / "cpu.yaml"
 
 
 def run_in(processes: int, script: str, *words: str) -> None:
@@ -14,7 +15,9 @@ def run_in(processes: int, script: str, *words: str) -> None:
     if processes > 1:
         command += ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCH_CONFIG)]
         command += ["--num_processes", str(processes), "--main_process_port", "0"]
-    command += [str(Path(__file__).with_name(script)), *words]
+    command += ["-m", f"tests.training.{script}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]

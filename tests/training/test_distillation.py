@@ -18,6 +18,7 @@ from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.trainer import RankingTrainer
 from tests.training.processes import run_in
+from tests.training.settings import every
 
 Distiller = Callable[..., PatternDistillationTrainer]
 
@@ -194,11 +195,7 @@ def test_the_best_checkpoint_is_the_one_kept(distiller: Distiller, tmp_path: Pat
         tmp_path,
         metric_for_best_model="rps_loss",
         greater_is_better=True,  # the loss falls, so the first checkpoint counts as the best
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=1,
-        save_steps=1,
-        load_best_model_at_end=True,
+        **every(1),
         save_total_limit=None,
     )
     super(RankingTrainer, trainer).train()  # the start has the highest loss of all
@@ -320,7 +317,7 @@ def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
         folder = tmp_path / str(processes)
         folder.mkdir()
         given = (str(folder), str(batch_size), json.dumps(settings))
-        run_in(processes, "distilling_processes.py", *given)
+        run_in(processes, "distilling_processes", *given)
         found[processes] = json.loads((folder / "found.json").read_text())
         assert found[processes]["processes"] == processes
     for one, two in zip(found[1]["losses"], found[2]["losses"], strict=True):

@@ -23,6 +23,7 @@ from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
 from delrec_hf.training.pairs import pair_tasks
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 from tests.training.processes import run_in
+from tests.training.settings import every
 
 Finetuner = Callable[..., RecommendationTrainer]
 
@@ -160,11 +161,7 @@ def test_the_checkpoint_with_the_best_ranking_is_kept(
         prompt,
         loss="listwise",
         max_steps=6,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=1,
-        save_steps=1,
-        load_best_model_at_end=True,
+        **every(1),
         save_total_limit=None,
     )
     trainer.train()
@@ -191,11 +188,7 @@ def test_where_no_checkpoint_ranks_better_the_start_is_kept(
         per_device_train_batch_size=6,
         metric_for_best_model="loss",
         learning_rate=0.05,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=20,
-        save_steps=20,
-        load_best_model_at_end=True,
+        **every(20),
     )
     rows = rows_to_rank("lsr", 6, seed=1)
     wrong = [(place + 1) % 4 for place in rows["target_place"]]
@@ -293,7 +286,7 @@ def test_two_processes_learn_lora_as_one(tmp_path: Path, prompt: Path) -> None:
     found = {}
     for processes, size in ((1, 4), (2, 2)):
         out = tmp_path / f"{processes}.safetensors"
-        run_in(processes, "finetuning_processes.py", str(out), str(size))
+        run_in(processes, "finetuning_processes", str(out), str(size))
         found[processes] = load_file(out)
         assert json.loads(out.with_suffix(".json").read_text()) == processes
     assert found[1].keys() == found[2].keys()

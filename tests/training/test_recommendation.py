@@ -17,6 +17,7 @@ from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 from delrec_hf.training.trainer import RankingTrainer
 from tests.conftest import ITEMS
+from tests.training.settings import every
 
 Finetuner = Callable[..., RecommendationTrainer]
 
@@ -120,11 +121,7 @@ def test_the_best_checkpoint_brings_both_adapters_back(
         metric_for_best_model="loss",
         greater_is_better=True,  # the loss falls, so the first checkpoint counts as the best
         learning_rate=0.05,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=1,
-        save_steps=1,
-        load_best_model_at_end=True,
+        **every(1),
         save_total_limit=None,
     )
     soft_prompt = trainer.model.soft_prompt.detach().clone()
