@@ -3,5 +3,8 @@
 import sys
 
 from delrec_hf.cli import main
+from delrec_hf.launch import part
 
-sys.exit(main())
+code = main()
+part(code)
+sys.exit(code)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
-from delrec_hf.launch import another_failed, launch, leave, part, tell
+from delrec_hf.launch import another_failed, launch, leave, tell
 from delrec_hf.logging import configure, quiet_libraries
 from delrec_hf.runs.order import STAGES, stage_of_command
 from delrec_hf.runs.recipe import SECTIONS
@@ -34,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known.accelerate_config is not None:
             return launch(known.accelerate_config, _to_launch(words))
         known.run(known, rest)
-        part()
     except InputError as error:
         tell(f"delrec: error: {error}")
         return 2

@@ -5,6 +5,7 @@ meets the mistake names it. Started by `--accelerate_config`, the processes leav
 the launcher, in the files that torch's elastic agent keeps for this, and the launcher says it once.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -89,17 +90,26 @@ def leave(line: str) -> None:
         Path(place).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
-def part() -> None:
-    """Close the connections to the other processes of a launch, once all work is done.
+def part(code: int) -> None:
+    """End a process that works with others, once it has nothing more to do; another one goes on.
 
-    Threads that still serve them when the interpreter ends can abort a process that has succeeded.
+    The interpreter's own end is skipped: threads of gloo that then still hold tensors abort a
+    process that has succeeded, or lock it up (https://github.com/pytorch/pytorch/issues/190489).
+    What was registered to run at the end runs.
+
+    Args:
+        code: The exit code.
     """
     if "RANK" not in os.environ:  # one process alone: torch need not be imported
         return
     from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def another_failed() -> bool:

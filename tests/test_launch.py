@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from torch import distributed
 
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.evaluation.systems import SYSTEMS
-from delrec_hf.launch import part
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.training.recommendation import CONTROLS
@@ -247,16 +245,24 @@ def test_a_loss_that_is_not_finite_ends_every_process_with_one_line(
     assert "training of `distil` ended at step" in mistake(done)
 
 
-def test_the_connections_of_a_launch_are_closed_when_its_work_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANK", "0")
-    part()  # nothing was opened
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
-    )
-    part()
-    assert not distributed.is_initialized()
+def test_a_process_of_a_launch_ends_without_the_interpreters_own_end(tmp_path: Path) -> None:
+    script = f"""
+import atexit
+from torch import distributed
+from delrec_hf.launch import part
+part(7)
+print("one process alone goes on")
+place = "file://{tmp_path}/group"
+distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+atexit.register(print, "registered")
+part(7)
+print("never")
+"""
+    words = [sys.executable, "-c", script]
+    environment = {**os.environ, "RANK": "0"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7
+    assert done.stdout == "one process alone goes on\nregistered\n"
 
 
 def test_an_unknown_accelerate_config_is_one_line(tmp_path: Path) -> None:

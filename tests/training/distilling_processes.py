@@ -64,7 +64,7 @@ def main(folder: Path, batch_size: int, settings: str) -> None:
             "prompt": model.soft_prompt.tolist(),
         }
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
-    part()
+    part(0)
 
 
 if __name__ == "__main__":

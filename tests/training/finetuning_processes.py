@@ -43,7 +43,7 @@ def main(out: Path, batch_size: int) -> None:
         weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         save_file(weights, out)
         out.with_suffix(".json").write_text(json.dumps(state.num_processes), encoding="utf-8")
-    part()
+    part(0)
 
 
 if __name__ == "__main__":
