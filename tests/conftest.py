@@ -227,6 +227,7 @@ def rows_to_rank(
 def _settings(output_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
     plain = {
         "output_dir": str(output_dir),
+        "loss": "title",
         "use_cpu": True,
         "bf16": False,
         "report_to": "none",

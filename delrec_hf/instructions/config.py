@@ -11,10 +11,10 @@ class InstructionsConfig:
     """What a prompt shows, of all three tasks; the recipe section `instructions`."""
 
     candidates: Literal["listed", "unlisted"] = field(
-        default="listed",
+        default="unlisted",
         metadata={
-            "help": "name the candidates in the prompt, or compare them as answers alone: then "
-            "their order and number cannot matter, and the prompt is shorter"
+            "help": "compare the candidates as answers alone, so that their order and number "
+            "cannot matter, or name them in the prompt"
         },
     )
 

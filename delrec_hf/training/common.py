@@ -23,10 +23,10 @@ class StageConfig(SFTConfig):
     """What the settings of both stages share: SFTConfig with other defaults, and one more key."""
 
     loss: Literal["title", "listwise"] = field(
-        default="title",
+        default="listwise",
         metadata={
-            "help": "learn the target's title token by token, or to rank the target above the "
-            "other candidates"
+            "help": "learn to rank the target above the other candidates, or its title token by "
+            "token"
         },
     )
     title_weight: float = field(

@@ -12,7 +12,7 @@ from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.templates import DOMAINS
 
 MOVIE, NUM_ITEMS, NUM_CANDIDATES, HISTORY, TOP_H, SEED = DOMAINS["movie"], 80, 8, 5, 4, 3
-SHOWN = InstructionsConfig()
+SHOWN = InstructionsConfig(candidates="listed")
 TITLES = [f"Film {row} ({1900 + row})" for row in range(NUM_ITEMS)]
 
 disable_progress_bars()

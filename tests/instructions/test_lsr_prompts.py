@@ -25,7 +25,9 @@ def examples() -> Dataset:
 
 
 def prompts(examples: Dataset, **config: str) -> list[str]:
-    rows = lsr_rows(examples, ITEMS, TITLES, MOVIE, InstructionsConfig(**config))
+    rows = lsr_rows(
+        examples, ITEMS, TITLES, MOVIE, InstructionsConfig(**{"candidates": "listed", **config})
+    )
     assert rows["candidates"][:] == [["i4", "i5", "i6"], ["i7", "i8", "i9"]]
     return [messages[0]["content"] for messages in rows["prompt"]]
 
@@ -90,6 +92,6 @@ def test_a_history_told_as_a_chat_has_an_answer_for_each_item(examples: Dataset)
 
 def test_a_chat_shows_neither_candidates_nor_the_teacher() -> None:
     with pytest.raises(InputError, match=r"set `candidates: unlisted` \(is listed\)"):
-        InstructionsConfig(turns=True)
+        InstructionsConfig(candidates="listed", turns=True)
     with pytest.raises(InputError, match=r"and `teacher: none` \(is list\)"):
         InstructionsConfig(candidates="unlisted", turns=True, teacher="list")

@@ -54,6 +54,7 @@ def write_films(folder: Path, users: int = 40) -> Path:
 def sections(films: Path, **changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The sections of a recipe of four steps a stage, some keys changed."""
     trainer = {
+        "loss": "title",
         "max_steps": 4,
         "per_device_train_batch_size": 4,
         "per_device_eval_batch_size": 16,
@@ -80,6 +81,7 @@ def sections(films: Path, **changes: dict[str, Any]) -> dict[str, dict[str, Any]
             "per_device_train_batch_size": 20,
         },
         "backbone": {"model_name_or_path": str(BACKBONE), "torch_dtype": "float32"},
+        "instructions": {"candidates": "listed"},
         "distil": {**trainer, "num_virtual_tokens": 4, "learning_rate": 0.05},
         "finetune": {**trainer, "lora_dropout": 0.0, "learning_rate": 0.01},
         "evaluate": {"max_users": 20, "bootstrap_samples": 100},
