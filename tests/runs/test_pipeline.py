@@ -76,6 +76,7 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
         "results.json",
         "run.json",
         "logs",
+        "scores",
     }
     found = {p.name for p in (finished / "teacher" / "predictions").iterdir()}
     assert found == {f"{part}-00000-of-00001.parquet" for part in PARTS}
