@@ -15,6 +15,7 @@ from delrec_hf.errors import InputError, suggest
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.stacked import DelRecModel, load_adapters
+from delrec_hf.ranking.kept import folder_of
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring, ScoringKind
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
@@ -134,9 +135,11 @@ def _tuned(folder: str) -> Callable[[Outputs], Score]:
 def _by_titles(
     outputs: Outputs, scorer: CandidateScorer, tokenizer: PreTrainedTokenizerBase
 ) -> Score:
+    kept = folder_of(scorer, outputs.scores)
+
     def score(examples: Dataset) -> FloatArray:
         rows = outputs.ranking_rows("lsr", examples, tokenizer)
-        return np.array(score_rows(scorer, rows, PartialState(), keep_in=outputs.scores))
+        return np.array(score_rows(scorer, rows, PartialState(), keep_in=kept))
 
     return score
 

@@ -15,6 +15,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, write_json
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.fusion import fit_conditional_logit
+from delrec_hf.ranking.kept import folder_of
 from delrec_hf.ranking.rows import score_rows
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring, ScoringKind
 
@@ -117,23 +118,24 @@ def calibrate(
         answers: Each item's title as token ids.
         rows: Validation rows with `prompt_ids`, `candidate_ids` and `target_place`.
         accelerator: What knows the processes.
-        keep_in: A folder that keeps what the model says of each row; see `score_rows`.
+        keep_in: The folder that keeps what models say of rows; see `folder_of`.
 
     Raises:
         InputError: If a score is not finite.
     """
     scorer = CandidateScorer(backbone)
+    kept = None if keep_in is None else folder_of(scorer, keep_in)
     parts = [
         answers[start : start + _TITLES_AT_ONCE]
         for start in range(0, len(answers), _TITLES_AT_ONCE)
     ]
     titles = {"prompt_ids": [empty_prompt] * len(parts), "candidate_ids": parts}
     logger.info("calibrate: %d titles without a history", len(answers))
-    found = score_rows(scorer, Dataset.from_dict(titles), accelerator, keep_in=keep_in)
+    found = score_rows(scorer, Dataset.from_dict(titles), accelerator, keep_in=kept)
     priors = np.concatenate(found)
     known = dict(zip(map(tuple, answers), priors.tolist(), strict=True))
     logger.info("calibrate: %d validation users", len(rows))
-    sums = np.array(score_rows(scorer, rows, accelerator, keep_in=keep_in))
+    sums = np.array(score_rows(scorer, rows, accelerator, keep_in=kept))
     offered = rows["candidate_ids"][:]
     lengths = np.array([[len(one) for one in row] for row in offered])
     bare = np.array([[known[tuple(one)] for one in row] for row in offered])

@@ -38,22 +38,19 @@ class KeptScores:
     file: Path
 
     @classmethod
-    def open(cls, folder: Path, scorer: CandidateScorer, accelerator: Any) -> "KeptScores":
+    def open(cls, folder: Path, accelerator: Any) -> "KeptScores":
         """Read what is kept of a model; all processes call this together.
 
         Args:
-            folder: Where the files of all models lie.
-            scorer: The model; how it makes scores of log-probabilities does not matter.
+            folder: Where the model's files lie; see `folder_of`.
             accelerator: What knows the processes.
         """
-        model = model_print(scorer)
         read: list[Mapping[str, FloatArray]] = [{}]
         if accelerator.is_main_process:  # one process decides what is known, or batches would part
             folder.mkdir(parents=True, exist_ok=True)
-            read = [_read(sorted(folder.glob(f"{model}-*.jsonl")))]
-        return cls(
-            broadcast_object_list(read)[0], folder / f"{model}-{accelerator.process_index}.jsonl"
-        )
+            read = [_read(sorted(folder.glob("*.jsonl")))]
+        known: Mapping[str, FloatArray] = broadcast_object_list(read)[0]
+        return cls(known, folder / f"{accelerator.process_index}.jsonl")
 
     def of(
         self, keys: Sequence[str], candidates: Sequence[Sequence[TokenIds]]
@@ -80,6 +77,16 @@ class KeptScores:
 def row_key(prompt: TokenIds, candidates: Sequence[TokenIds]) -> str:
     """Return what stands for a row: a hash of its tokens."""
     return fingerprint(list(prompt), [list(one) for one in candidates])
+
+
+def folder_of(scorer: CandidateScorer, scores: Path) -> Path:
+    """Return where rows of a model are kept, its weights being read once for this.
+
+    Args:
+        scorer: The model; how it makes scores of log-probabilities does not matter.
+        scores: The folder of all models.
+    """
+    return scores / model_print(scorer)
 
 
 def model_print(scorer: CandidateScorer) -> str:

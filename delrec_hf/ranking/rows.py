@@ -37,8 +37,8 @@ def score_rows(
         scorer: Scores candidates.
         rows: With `prompt_ids` and `candidate_ids`.
         accelerator: What knows the processes.
-        keep_in: A folder that keeps what the model says of each row; rows that it holds already are
-            not read again. Without it nothing is kept.
+        keep_in: The model's folder (`folder_of`), which keeps what it says of each row; rows that
+            it holds already are not read again. Without it nothing is kept.
         disable_tqdm: Show no progress bar.
 
     Returns:
@@ -49,7 +49,7 @@ def score_rows(
     """
     prompts: Sequence[list[int]] = rows["prompt_ids"][:]
     candidates: Sequence[list[list[int]]] = rows["candidate_ids"][:]
-    kept = None if keep_in is None else KeptScores.open(keep_in, scorer, accelerator)
+    kept = None if keep_in is None else KeptScores.open(keep_in, accelerator)
     keys = [row_key(*row) for row in zip(prompts, candidates, strict=True)]
     known = {} if kept is None else kept.of(keys, candidates)
     plain = replace(scorer, scoring=SUM)

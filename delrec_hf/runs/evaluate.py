@@ -28,6 +28,7 @@ from delrec_hf.instructions.rows import some_users
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import TEACHER_FOLDER, ArtefactConfig
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.kept import folder_of
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.ranking.weighing import Fusion
@@ -169,7 +170,7 @@ def _agreement(
         "distilled prompt": scorer_of(prompted, scoring),
     }
     scored = {
-        name: score_rows(scorer, rows, state, keep_in=run.scores)
+        name: score_rows(scorer, rows, state, keep_in=folder_of(scorer, run.scores))
         for name, scorer in scorers.items()
     }
     choices = {name: np.array([row.argmax() for row in found]) for name, found in scored.items()}

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from delrec_hf.ranking.kept import model_print
+from delrec_hf.ranking.kept import folder_of, model_print
 from delrec_hf.ranking.rows import score_rows
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
@@ -27,10 +27,11 @@ def rows() -> Dataset:
 
 @pytest.fixture
 def score(tmp_path: Path) -> Callable[..., np.ndarray]:
-    def kept(scorer: CandidateScorer, rows: Dataset) -> np.ndarray:
-        return np.array(score_rows(scorer, rows, PartialState(), keep_in=tmp_path / "scores"))
+    def make(scorer: CandidateScorer, rows: Dataset) -> np.ndarray:
+        kept = folder_of(scorer, tmp_path)
+        return np.array(score_rows(scorer, rows, PartialState(), keep_in=kept))
 
-    return kept
+    return make
 
 
 def test_what_was_read_once_is_not_read_again(
@@ -83,7 +84,7 @@ def test_a_killed_process_loses_what_it_was_writing_and_no_more(
 ) -> None:
     backbone = tiny("llama")
     expected = score(CandidateScorer(backbone), rows)
-    (file,) = (tmp_path / "scores").iterdir()
+    (file,) = tmp_path.glob("*/*.jsonl")
     file.write_bytes(file.read_bytes()[:-20])
     counted = reading(backbone)
     with caplog.at_level(logging.INFO, logger="delrec_hf"):
