@@ -19,6 +19,7 @@ from delrec_hf.instructions.templates import (
     lsr_messages,
     rps_prompt,
     ta_prompt,
+    user_turn,
 )
 from delrec_hf.logging import get_logger
 
@@ -260,8 +261,7 @@ def _lsr(
             best = [item for item in batch["suggested"][row] or [] if item not in set(history)]
         named = (None if ids is None else _named(ids, titles) for ids in (listing, best))
         chats.append(lsr_messages(domain, _named(history, titles), *named, turns=turns))
-    rows = _rows("lsr", batch, [""] * len(chats), offered, batch["target"], item_ids, titles)
-    return {**rows, "prompt": chats}
+    return _rows("lsr", batch, chats, offered, batch["target"], item_ids, titles)
 
 
 def _rps(
@@ -273,7 +273,7 @@ def _rps(
     listed: bool,
     seed: int,
 ) -> Batch:
-    questions, offered, targets = [], [], []
+    chats, offered, targets = [], [], []
     columns = ("user_id", "position", "history", "target", "candidates", "predicted")
     rows = zip(*(batch[name] for name in columns), strict=True)
     for user, position, history, truth, candidates, predicted in rows:
@@ -287,10 +287,10 @@ def _rps(
             taken += generator.sample(sorted(spare), min(1, len(spare)))
         generator.shuffle(taken)
         offer = _named(taken, titles) if listed else None
-        questions.append(rps_prompt(domain, _named(history, titles), offer))
+        chats.append([user_turn(rps_prompt(domain, _named(history, titles), offer))])
         offered.append(taken)
         targets.append(ranked[0])
-    return _rows("rps", batch, questions, offered, targets, item_ids, titles)
+    return _rows("rps", batch, chats, offered, targets, item_ids, titles)
 
 
 def _ta(
@@ -302,7 +302,7 @@ def _ta(
     listed: bool,
     seed: int,
 ) -> Batch:
-    questions, offered, targets = [], [], []
+    chats, offered, targets = [], [], []
     columns = ("user_id", "position", "history", "target", "candidates", "opening")
     rows = zip(*(batch[name] for name in columns), strict=True)
     for user, position, history, following, candidates, opening in rows:
@@ -314,10 +314,11 @@ def _ta(
             *first, solved, after = _named(opening, titles)
             example = WorkedExample(first, solved, after)
         shown, offer = _named(before, titles), _named(taken, titles) if listed else None
-        questions.append(ta_prompt(domain, shown, titles[following], offer, example))
+        question = ta_prompt(domain, shown, titles[following], offer, example)
+        chats.append([user_turn(question)])
         offered.append(taken)
         targets.append(masked)
-    return _rows("ta", batch, questions, offered, targets, item_ids, titles)
+    return _rows("ta", batch, chats, offered, targets, item_ids, titles)
 
 
 def _named(items: Sequence[int], titles: Sequence[str]) -> list[str]:
@@ -327,16 +328,16 @@ def _named(items: Sequence[int], titles: Sequence[str]) -> list[str]:
 def _rows(
     task: str,
     batch: Batch,
-    questions: list[str],
+    chats: list[list[dict[str, str]]],
     offered: list[list[int]],
     targets: list[int],
     item_ids: list[str],
     titles: list[str],
 ) -> Batch:
     return {
-        "prompt": [[{"role": "user", "content": question}] for question in questions],
+        "prompt": chats,
         "completion": [[{"role": "assistant", "content": titles[item]}] for item in targets],
-        "task": [task] * len(questions),
+        "task": [task] * len(chats),
         "user_id": batch["user_id"],
         "position": batch["position"],
         "candidates": [[item_ids[item] for item in items] for items in offered],

@@ -128,15 +128,16 @@ def lsr_messages(
             then neither candidates nor suggestions are shown.
     """
     if not turns:
-        return [_user(lsr_prompt(domain, history, candidates, suggested))]
+        return [user_turn(lsr_prompt(domain, history, candidates, suggested))]
     items = domain.items[:1].upper() + domain.items[1:]
-    chat = [_user(f"{items} this user {domain.chosen}, one at a time, title only.\nFirst?")]
+    chat = [user_turn(f"{items} this user {domain.chosen}, one at a time, title only.\nFirst?")]
     for title in history:
-        chat += [{"role": "assistant", "content": title}, _user("Next?")]
+        chat += [{"role": "assistant", "content": title}, user_turn("Next?")]
     return chat
 
 
-def _user(text: str) -> dict[str, str]:
+def user_turn(text: str) -> dict[str, str]:
+    """Return what a user says as a chat message."""
     return {"role": "user", "content": text}
 
 
