@@ -105,3 +105,15 @@ def test_scores_that_rank_nothing_are_not_kept(
     with pytest.raises(Exception, match="not finite"):
         score_rows(CandidateScorer(backbone), rows, PartialState(), keep_in=tmp_path)
     assert all(not file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_rows_that_differ_in_prompt_or_candidates_alone_are_others(
+    tiny: Callable[..., PreTrainedModel], score: Callable[..., np.ndarray]
+) -> None:
+    scorer = CandidateScorer(tiny("llama"))
+    prompts = [[5, 6, 7], [5, 6, 8], [5, 6, 7]]
+    offered = [[[20], [21]], [[20], [21]], [[20], [22]]]
+    for prompt, candidates in zip(prompts, offered, strict=True):
+        row = Dataset.from_dict({"prompt_ids": [prompt], "candidate_ids": [candidates]})
+        expected = scorer.score([prompt], [candidates])[0]
+        np.testing.assert_allclose(score(scorer, row)[0], expected, atol=1e-5)
