@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.prepared import PreparedData, prepare
 from delrec_hf.errors import InputError
 from delrec_hf.files import write_json

@@ -1,35 +1,42 @@
-"""Which column is which, and its values as ids, times and titles."""
+"""Which column is which."""
 
 import re
+from dataclasses import dataclass
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from delrec_hf.data.config import DataConfig
+from delrec_hf.data.problems import Problems
 from delrec_hf.data.readers import Table
-from delrec_hf.errors import InputError, suggest
+from delrec_hf.data.separated import looks_like_values
+from delrec_hf.errors import suggest
 
 _ALIASES = {
-    "user": "user_id user uid reviewer_id user_name customer_id visitor_id member_id session_id",
+    "user": (
+        "user_id user uid user_name reviewer_id customer_id customer visitor_id member_id "
+        "session_id reviewer_name u"
+    ),
     "item": (
         "item_id item iid movie_id book_id game_id product_id parent_asin asin isbn app_id "
-        "track_id song_id artist_id anime_id article_id news_id video_id business_id sku"
+        "track_id tra_id song_id artist_id art_id anime_id article_id news_id video_id business_id "
+        "content_id stock_code product_code sku movie book game product i"
     ),
     "timestamp": (
         "timestamp time ts unix_review_time unix_time date_time datetime date created_at "
-        "event_time rating_timestamp review_date"
+        "event_time rating_timestamp review_date review_time date_added order_date invoice_date "
+        "purchase_date t_dat rated_at t"
     ),
     "title": (
         "title item_title movie_title book_title game_title product_title name item_name "
-        "movie_name product_name app_name track_name song_name artist_name"
+        "movie_name product_name prod_name app_name track_name tra_name song_name artist_name "
+        "art_name"
     ),
-    "rating": "rating overall stars",
+    "rating": "rating overall stars book_rating score",
+    "day": "date day event_date order_date review_date t_dat",
 }
 """Names a column is known by, the likeliest first; case and signs do not count: userId, USER-ID."""
 
 
 def find_column(table: Table, kind: str, given: str | None = None, also: str = "") -> str | None:
-    """Find the column of a kind (user, item, timestamp, title, rating).
+    """Find the column of a kind (user, item, timestamp, title, rating, day).
 
     Args:
         table: Where to look.
@@ -48,108 +55,88 @@ def find_column(table: Table, kind: str, given: str | None = None, also: str = "
     return next((by_key[key] for key in known if key in by_key), None)
 
 
-def missing_column(table: Table, kind: str, given: str | None = None) -> InputError:
+def missing_column(table: Table, kind: str, given: str | None = None) -> str:
     """Say that a table lacks a column, which ones it has, and which key to set."""
     names = table.data.column_names
+    found = ", ".join(names)
+    if not given and table.has_header and looks_like_values(names):
+        table_name = "items" if kind == "title" else "interactions"
+        return (
+            f"{table.label} seems to have no header: its first line is `{found[:200]}`; name its "
+            f"columns with data.column_names, as in `{{{table_name}: "
+            f"[{_as_many_names(table_name, len(names))}]}}`"
+        )
     what = f"no column `{given}`" if given else f"no column known as {kind}"
     cure = "" if given else f"; set data.{kind}_column to the right one"
+    if len(names) == 1 and not given:
+        cure += ", or data.separator to what stands between the columns"
     hint = suggest(given, names) if given else ""
-    return InputError(f"{table.label} has {what}; found {', '.join(names)}{hint}{cure}")
+    return f"{table.label} has {what}; found {found}{hint}{cure}"
 
 
-def id_texts(table: Table, column: str) -> pa.ChunkedArray:
-    """Return a column of ids as texts, spaces around them taken off.
+@dataclass(frozen=True)
+class ColumnNames:
+    """Which columns hold what.
 
-    Ids that a typed file holds as whole floats (1.0) become whole numbers (`1`); ids of text files
-    stay as written.
+    Attributes:
+        user: Of the interactions.
+        item: Of the interactions.
+        time: Of the interactions.
+        rating: Of the interactions, if there is one.
+        title: Of the items, or of the interactions where there is no table of items.
+        catalogue_item: The items' own id, where there is a table of items.
+    """
+
+    user: str
+    item: str
+    time: str
+    rating: str | None
+    title: str
+    catalogue_item: str | None
+
+
+def find_columns(config: DataConfig, events: Table, catalogue: Table | None) -> ColumnNames:
+    """Find every column that is needed.
 
     Raises:
-        InputError: If an id is missing, or a number with a fraction.
+        InputError: If one is missing: all that are, in one message.
     """
-    values = table.column(column)
-    if pa.types.is_floating(values.type):
-        whole = pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values))
-        bad = pc.invert(pc.fill_null(whole, False))
-        _refuse(table, column, bad, "is not an id; expected a text or a whole number")
-        values = values.cast(pa.int64())
-    texts = pc.utf8_trim_whitespace(_texts(table, column, values, "ids"))
-    bad = pc.fill_null(pc.equal(texts, ""), True)
-    _refuse(table, column, bad, "is not an id; fill it in or leave the row out")
-    return texts
+    problems = Problems()
+    for kind in ("user", "item", "timestamp", "title", "rating"):
+        given = getattr(config, f"{kind}_column")
+        tables = [one for one in (events, catalogue) if one is not None]
+        if given and not any(given in table.data.column_names for table in tables):
+            table = tables[-1] if kind == "title" else events
+            problems.add(missing_column(table, kind, given))
+    problems.refuse()
+
+    def find(table: Table, kind: str, also: str = "") -> str:
+        found = find_column(table, kind, getattr(config, f"{kind}_column"), also)
+        if found is None:
+            problems.add(missing_column(table, kind))
+        return found or ""
+
+    user, item, time = (find(events, kind) for kind in ("user", "item", "timestamp"))
+    rating = find_column(events, "rating", config.rating_column)
+    if catalogue is not None:
+        catalogue_item, title = find(catalogue, "item", also="id"), find(catalogue, "title")
+        problems.refuse()
+        return ColumnNames(user, item, time, rating, title, catalogue_item)
+    title = find_column(events, "title", config.title_column) or ""
+    if not title:
+        problems.add(
+            f"no table of items beside {events.label}, and no column of titles in it (found "
+            f"{', '.join(events.data.column_names)}); set data.items to the items' file, or "
+            "data.title_column"
+        )
+    problems.refuse()
+    return ColumnNames(user, item, time, rating, title, None)
 
 
-def title_texts(table: Table, column: str) -> pa.ChunkedArray:
-    """Return a column of titles as texts, null where there is none."""
-    return _texts(table, column, table.column(column), "titles")
-
-
-def time_numbers(table: Table, column: str) -> pa.ChunkedArray:
-    """Return a column of times as numbers that grow with time, without loss of precision.
-
-    Whole numbers become int64, other numbers float64, dates (typed, or ISO 8601 texts; without a
-    zone they count as UTC) int64 of the finest unit among them.
-
-    Raises:
-        InputError: If a value is missing or neither a number nor an ISO date.
-    """
-    values = table.column(column)
-    if pa.types.is_temporal(values.type):
-        _refuse(table, column, pc.is_null(values), _NO_TIME)
-        is_short = pa.types.is_date32(values.type) or pa.types.is_time32(values.type)
-        whole = values.cast(pa.int32()) if is_short else values
-        return whole.cast(pa.int64())
-    if pa.types.is_string(values.type):
-        values = pc.utf8_trim_whitespace(values)
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            numbers = values.cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            continue
-        bad = pc.invert(pc.fill_null(pc.is_finite(numbers), False))
-        _refuse(table, column, bad, _NO_TIME)
-        return numbers
-    return _dates(table, column)
-
-
-def rating_numbers(table: Table, column: str) -> pa.ChunkedArray | None:
-    """Return a column of ratings as float64, or None where some are not numbers."""
-    try:
-        return table.column(column).cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
-
-
-_NO_TIME = "is not a time; expected a number or an ISO date such as 2001-12-31T23:59:59"
-
-
-def _dates(table: Table, column: str) -> pa.ChunkedArray:
-    values = _texts(table, column, table.column(column), "times")
-    texts = pd.Series(values.to_pandas(), dtype="str")
-    numbers = pd.to_numeric(texts, errors="coerce")
-    dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-    # Whichever reading fails less is what was meant; its first failure is the one to mend.
-    bad = dates.isna() if dates.isna().sum() <= numbers.isna().sum() else numbers.isna()
-    _refuse(table, column, pa.chunked_array([pa.array(bad.to_numpy())]), _NO_TIME)
-    return pa.chunked_array([pa.array(dates).cast(pa.int64())])
-
-
-def _texts(table: Table, column: str, values: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    try:
-        return values.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"{table.label} column `{column}` holds {values.type}, not {what}; set data.*_column "
-            "to the column that does"
-        ) from error
-
-
-def _refuse(table: Table, column: str, bad: pa.ChunkedArray, why: str) -> None:
-    """Raise with the first bad row and its value, if any row is bad."""
-    row = pc.index(bad, True).as_py()
-    if row >= 0:
-        value = table.column(column)[row].as_py()
-        shown = "empty" if value is None or value == "" else f"`{value}`"
-        raise InputError(f"{table.at(row)}: {column} is {shown}, which {why}")
+def _as_many_names(table: str, count: int) -> str:
+    usual = ["item_id", "title"] if table == "items" else ["user_id", "item_id", "rating", "time"]
+    names = (usual if count != 3 or table == "items" else ["user_id", "item_id", "time"])[:count]
+    return ", ".join([*names, *(f"column_{place + 1}" for place in range(len(names), count))])
 
 
 def _key(name: str) -> str:

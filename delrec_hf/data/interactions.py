@@ -1,275 +1,239 @@
-"""Who took which item when, read from wherever it lies and checked."""
+"""Who took which item when, read from wherever it lies, checked and filtered."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from delrec_hf.data.columns import (
-    find_column,
-    id_texts,
-    missing_column,
-    rating_numbers,
-    time_numbers,
-    title_texts,
+from delrec_hf.data.account import about_times, describe, log_left_out, log_times
+from delrec_hf.data.columns import ColumnNames, find_columns
+from delrec_hf.data.config import DataConfig
+from delrec_hf.data.expanded import one_row_each
+from delrec_hf.data.filters import (
+    BoolArray,
+    codes,
+    core,
+    first_of_moment,
+    one_of_each,
+    rated_enough,
+    with_values,
 )
+from delrec_hf.data.items import items_of_interactions, read_items
+from delrec_hf.data.problems import Problems
 from delrec_hf.data.readers import Table
 from delrec_hf.data.sources import read_tables
-from delrec_hf.data.titles import clean_title
-from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
+from delrec_hf.data.times import NO_TIME
+from delrec_hf.data.values import (
+    TimeColumns,
+    bad_value,
+    rating_numbers,
+    read_ids,
+    read_time_columns,
+    time_columns,
+)
 from delrec_hf.errors import InputError
+from delrec_hf.logging import get_logger
 
-IntArray = npt.NDArray[np.int64]
+logger = get_logger(__name__)
 
 
-@dataclass
-class DataConfig:
-    """What to read and how to cut it: the recipe's section `data`.
+@dataclass(frozen=True)
+class Source:
+    """What was read.
 
-    Raises:
-        InputError: If a value is out of its range.
+    Attributes:
+        interactions: In file order: `user_id`, `item_id` (string), `timestamp` (int64 or float64),
+            `rating` (float64) where there is one. No user has an item twice.
+        items: In file order: `item_id`, `title` (string, as written) and all further columns.
+        left_out: What was not kept, by the names of `account.LEFT_OUT`.
+        reading: Lines that say what was read from where, and how it was taken.
     """
 
-    path: str = field(
-        metadata={
-            "help": "`toy` or `toy-hidden` (made-up worlds), a folder, a file of interactions, or "
-            "the Hub id of a dataset"
-        }
-    )
-    interactions: str | None = field(
-        default=None,
-        metadata={
-            "help": "file of the folder, or configuration, split or file of the Hub dataset, that "
-            "holds the interactions, when it is not found by name"
-        },
-    )
-    items: str | None = field(
-        default=None, metadata={"help": "the same for the items and their titles"}
-    )
-    user_column: str | None = field(
-        default=None, metadata={"help": "column of the user ids, when it is not found by name"}
-    )
-    item_column: str | None = field(
-        default=None, metadata={"help": "column of the item ids, when it is not found by name"}
-    )
-    timestamp_column: str | None = field(
-        default=None, metadata={"help": "column of the times, when it is not found by name"}
-    )
-    title_column: str | None = field(
-        default=None, metadata={"help": "column of the titles, when it is not found by name"}
-    )
-    name: str | None = field(
-        default=None, metadata={"help": "the dataset's name in reports (default: the folder's)"}
-    )
-    terms: str | None = field(
-        default=None, metadata={"help": "licence or terms of the data, for the card"}
-    )
-    domain: str = field(
-        default="movie",
-        metadata={"help": "how prompts speak of items: movie, game, book, music, product, or YAML"},
-    )
-    split: Literal["leave-one-out", "time"] = field(
-        default="leave-one-out",
-        metadata={"help": "hold out each user's last two items, or what came last in time"},
-    )
-    validation_share: float = field(
-        default=0.1, metadata={"help": "split by time: share of interactions for validation"}
-    )
-    test_share: float = field(
-        default=0.1, metadata={"help": "split by time: share of interactions for the test"}
-    )
-    history_length: int = field(default=10, metadata={"help": "items that a prompt shows at most"})
-    num_candidates: int = field(
-        default=20, metadata={"help": "items to choose from, the right one included"}
-    )
-    train_prefixes: int = field(
-        default=5, metadata={"help": "training examples per user: the last so many training items"}
-    )
-    max_title_characters: int = field(
-        default=100, metadata={"help": "longer titles are cut after a word"}
-    )
-    seed: int = field(default=42, metadata={"help": "decides the candidates"})
-
-    def __post_init__(self) -> None:
-        least = {
-            "history_length": 1,
-            "num_candidates": 2,
-            "train_prefixes": 1,
-            "max_title_characters": 20,
-        }
-        for key, smallest in least.items():
-            if getattr(self, key) < smallest:
-                raise InputError(
-                    f"recipe key `data.{key}` is {getattr(self, key)}; expected {smallest} or more"
-                )
-        shares = (self.validation_share, self.test_share)
-        if not (min(shares) > 0 and sum(shares) < 1):
-            raise InputError(
-                f"recipe keys `data.validation_share` and `data.test_share` are {shares[0]} and "
-                f"{shares[1]}; expected two numbers above 0 that leave something for training"
-            )
-
-    @property
-    def dataset_name(self) -> str:
-        """The dataset's name in reports."""
-        path = Path(self.path).expanduser()
-        if self.name or not path.exists():
-            return self.name or self.path
-        return (path if path.is_dir() else path.parent).resolve().name
+    interactions: Dataset
+    items: Dataset
+    left_out: dict[str, int]
+    reading: list[str]
 
 
-def read_interactions(config: DataConfig) -> tuple[Dataset, Dataset]:
-    """Read and check interactions and items.
+def read_interactions(config: DataConfig) -> Source:
+    """Read, check and filter interactions and items.
 
-    Without a table of items, the items are those of the interactions, which then need a title each.
+    Filters come in this order: ratings, kinds of events, exact repeats, repeats of an item, k-core,
+    what cannot be used; then the k-core once more, so that it holds in the end. Without a table of
+    items, the items are those of the interactions, which then need a title each.
+
+    Raises:
+        InputError: If something is missing, unreadable or contradictory: all that was found, the
+            worst first, each with its number of rows and where it is first.
+    """
+    events, catalogue = read_tables(config)
+    events = one_row_each(events, config.user_column, config.item_column)
+    names = find_columns(config, events, catalogue)
+    problems, left_out = Problems(list(events.faults)), Counter[str]()
+    left_out["broken_lines"] += sum(fault.rows for fault in events.faults)
+    time = time_columns(events, names.time, config.timestamp_column == names.time)
+    reading = describe(events, catalogue, names, time)
+    for line in reading:
+        logger.info("%s", line)
+    wanted = _wanted(events, names, config, left_out)
+    bad, rows, times = _read(wanted, names, time, config, problems)
+    left_out["unusable_rows"] += int(bad.sum())
+    usable = wanted.where(~bad)
+    marks = _counting(rows, config, left_out)
+    if catalogue is None:
+        usable = usable.where(marks)
+        rows = rows.filter(pa.array(marks))
+        items = items_of_interactions(usable, rows["item_id"], names.title, problems, left_out)
+    else:
+        rows = rows.filter(pa.array(marks))
+        items = read_items(catalogue, str(names.catalogue_item), names.title, problems, left_out)
+        _report_unknown_items(events, rows, catalogue, str(names.catalogue_item), problems)
+    problems.refuse(all_but_droppable=config.drop_unusable)
+    rows = _with_items(rows, items, config, left_out)
+    items = _of_core(items, rows, config, left_out)
+    if not rows.num_rows:
+        log_left_out(left_out)
+        raise InputError(
+            f"no interaction of {events.label} is left; the log says what was left out"
+        )
+    reading.append(about_times(rows, times))
+    log_times(reading[-1], rows, times)
+    log_left_out(left_out)
+    return Source(Dataset(rows.drop_columns(["row"])), Dataset(items), dict(left_out), reading)
+
+
+def _wanted(events: Table, names: ColumnNames, config: DataConfig, left_out: Counter[str]) -> Table:
+    """Leave out what the recipe does not want, before anything else is asked of it."""
+    if config.min_rating is not None:
+        enough, without = rated_enough(events, names.rating, config.min_rating)
+        left_out["without_rating"] += int(without.sum())
+        left_out["below_min_rating"] += int((~enough & ~without).sum())
+        events = events.where(enough)
+    kept = with_values(events, config.kept_values())
+    left_out["other_events"] += int((~kept).sum())
+    events = events.where(kept)
+    if not events.data.num_rows and not events.faults:
+        raise InputError(
+            f"no interaction of {events.label} is left after data.min_rating and data.keep; set "
+            "others"
+        )
+    return events
+
+
+def _read(
+    events: Table,
+    names: ColumnNames,
+    clock: tuple[str, ...],
+    config: DataConfig,
+    problems: Problems,
+) -> tuple[BoolArray, pa.Table, TimeColumns]:
+    """Read ids, times and ratings.
 
     Returns:
-        Interactions in file order: `user_id`, `item_id` (string), `timestamp` (int64 or float64),
-        `rating`
-        (float64) where there is one. Items in file order: `item_id`, `title` (string, as written)
-        and all further columns of the source.
-
-    Raises:
-        InputError: If something is missing, unreadable or contradictory; the message says where.
+        Which rows lack one of the first three; the others' `user_id`, `item_id`, `timestamp`,
+        perhaps `rating`, and `row` of the source; where the times stand.
     """
-    if config.path in TOY_WORLDS:
-        world = toy_world(config.path)
-        events = Table(config.path, pa.Table.from_pandas(world.interactions, preserve_index=False))
-        catalogue: Table | None = Table(config.path, pa.Table.from_pandas(world.items))
-    else:
-        events, catalogue = read_tables(config.path, config.interactions, config.items)
-    _check_given(config, events, catalogue)
-    interactions = _interactions(events, config)
-    if catalogue is None:
-        items = _items_of_interactions(events, interactions, config)
-    else:
-        items = _items(catalogue, config)
-        _refuse_unknown_items(events, interactions, catalogue, items)
-    _refuse_repeated_rows(events, interactions)
-    return Dataset(interactions), Dataset(items)
-
-
-def _check_given(config: DataConfig, events: Table, catalogue: Table | None) -> None:
-    """Refuse a column name of the user's that no table has."""
-    tables = [events] if catalogue is None else [events, catalogue]
-    for kind in ("user", "item", "timestamp", "title"):
-        given = getattr(config, f"{kind}_column")
-        if given and not any(given in table.data.column_names for table in tables):
-            table = tables[-1] if kind == "title" else events
-            raise missing_column(table, kind, given)
-
-
-def _column(table: Table, kind: str, config: DataConfig, also: str = "") -> str:
-    given = getattr(config, f"{kind}_column")
-    found = find_column(table, kind, given, also)
-    if found is None:
-        raise missing_column(table, kind)
-    return found
-
-
-def _interactions(events: Table, config: DataConfig) -> pa.Table:
-    columns = {
-        "user_id": id_texts(events, _column(events, "user", config)),
-        "item_id": id_texts(events, _column(events, "item", config)),
-        "timestamp": time_numbers(events, _column(events, "timestamp", config)),
-    }
-    rating = find_column(events, "rating")
-    ratings = None if rating is None else rating_numbers(events, rating)
+    columns, bad = {}, np.zeros(events.data.num_rows, dtype=bool)
+    time: TimeColumns | None = None
+    for kind, column in (("user_id", names.user), ("item_id", names.item), ("", clock[0])):
+        try:
+            if kind:
+                ids = read_ids(events, column)
+                columns[kind], wrong, why = ids.texts, ids.bad, ids.why
+            else:
+                form = config.timestamp_format
+                time = read_time_columns(events, clock, form)
+                wrong = time.times.bad
+                why = NO_TIME if form is None else f"is not a time of the form `{form}`"
+        except InputError as error:
+            problems.add(str(error))
+            continue
+        if wrong.any():
+            can_drop = not wrong.all()
+            problems.add(bad_value(events, column, wrong, why), int(wrong.sum()), can_drop=can_drop)
+        bad |= wrong
+    if time is None or len(columns) < 2 or bad.all():
+        problems.refuse()
+        raise AssertionError("what cannot be read was refused")
+    columns["timestamp"] = pa.chunked_array([pa.array(time.times.numbers)])
+    ratings = None if names.rating is None else rating_numbers(events, names.rating)
     if ratings is not None:
         columns["rating"] = ratings
-    return pa.table(columns)
+    numbers = np.arange(len(bad)) if events.numbers is None else events.numbers
+    columns["row"] = pa.chunked_array([pa.array(numbers)])
+    return bad, pa.table(columns).filter(pa.array(~bad)), time
 
 
-def _items(catalogue: Table, config: DataConfig) -> pa.Table:
-    item = _column(catalogue, "item", config, also="id")
-    title = _column(catalogue, "title", config)
-    ids = id_texts(catalogue, item)
-    first = _first_rows(ids)
-    if len(first) < len(ids):
-        row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
-        earlier = pc.index(ids, ids[row]).as_py()
-        raise InputError(
-            f"{catalogue.at(row)} repeats item `{ids[row]}` of row {earlier + 1} "
-            f"({len(ids) - len(first)} such rows in all); keep one row per item"
-        )
-    titles = _checked_titles(catalogue, title, ids)
-    columns = {"item_id": ids, "title": titles}
-    for name in catalogue.data.column_names:
-        if name and name not in (item, title, "item_id", "title"):
-            columns[name] = catalogue.column(name)
-    return pa.table(columns)
+def _counting(rows: pa.Table, config: DataConfig, left_out: Counter[str]) -> BoolArray:
+    """Mark the rows that count: no repeats, and those of the k-core."""
+    users, items = codes(rows["user_id"]), codes(rows["item_id"])
+    times = rows["timestamp"].to_numpy()
+    marks = first_of_moment(users, items, times)
+    left_out["exact_repeats"] += int((~marks).sum())
+    places = np.flatnonzero(marks)
+    once = one_of_each(users[places], items[places], times[places], config.repeats)
+    left_out["repeated_interactions"] += int((~once).sum())
+    marks[places[~once]] = False
+    places = places[once]
+    inside = _core(users[places], items[places], config, left_out)
+    marks[places[~inside]] = False
+    return marks
 
 
-def _items_of_interactions(events: Table, interactions: pa.Table, config: DataConfig) -> pa.Table:
-    title = find_column(events, "title", config.title_column)
-    if title is None:
-        raise InputError(
-            f"no table of items beside {events.label}, and no column of titles in it (found "
-            f"{', '.join(events.data.column_names)}); set data.items to the items' file, or "
-            "data.title_column"
-        )
-    first = pa.array(_first_rows(interactions["item_id"]))
-    titles = _checked_titles(events, title, interactions["item_id"])
-    items = pa.table({"item_id": interactions["item_id"], "title": titles})
-    # In order of id: the order of the users in the file must not matter.
-    return items.take(first).sort_by("item_id")
+def _core(
+    users: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    items: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    config: DataConfig,
+    left_out: Counter[str],
+) -> BoolArray:
+    inside = core(users, items, config.min_user_interactions, config.min_item_interactions)
+    left_out["interactions_outside_core"] += int((~inside).sum())
+    left_out["users_outside_core"] += len(np.unique(users)) - len(np.unique(users[inside]))
+    return inside
 
 
-def _checked_titles(table: Table, column: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    titles = title_texts(table, column)
-    bare = [not title or not clean_title(title) for title in pc.unique(titles).to_pylist()]
-    empty = pc.unique(titles).filter(pa.array(bare))
-    if len(empty):
-        rows = pc.is_in(titles, value_set=empty)
-        row = pc.index(rows, True).as_py()
-        raise InputError(
-            f"{table.at(row)}: item `{ids[row]}` has no title in column `{column}` "
-            f"({pc.sum(rows)} such rows in all); every item needs one"
-        )
-    return titles
-
-
-def _refuse_unknown_items(
-    events: Table, interactions: pa.Table, catalogue: Table, items: pa.Table
+def _report_unknown_items(
+    events: Table, rows: pa.Table, catalogue: Table, column: str, problems: Problems
 ) -> None:
-    unknown = pc.invert(pc.is_in(interactions["item_id"], value_set=items["item_id"]))
-    count = pc.sum(unknown).as_py()
+    known = pc.unique(read_ids(catalogue, column).texts)
+    unknown = pc.invert(pc.is_in(rows["item_id"], value_set=known))
+    count = pc.sum(unknown).as_py() or 0
     if count:
         row = pc.index(unknown, True).as_py()
-        raise InputError(
-            f"{count} of {len(unknown)} interactions are with items that {catalogue.label} does "
-            f"not hold, first {events.at(row)}: item `{interactions['item_id'][row]}` (ids are "
-            "compared as texts); add the items or leave these interactions out"
+        place = events.at_number(rows["row"][row].as_py())
+        item = rows["item_id"][row]
+        problems.add(
+            f"interactions with items that {catalogue.label} does not hold: {count} of "
+            f"{len(unknown)}, first {place}: item `{item}` (ids are compared as texts; the first "
+            f"there is `{known[0]}`); add the items or leave these interactions out",
+            count,
+            can_drop=count < len(unknown),
         )
 
 
-def _refuse_repeated_rows(events: Table, interactions: pa.Table) -> None:
-    """Refuse a row that says nothing new: the same user, item, time and rating as another."""
-    names = interactions.column_names
-    frame = pd.DataFrame({name: _codes(interactions[name]) for name in names})
-    repeats = frame.duplicated().to_numpy()
-    if repeats.any():
-        row = int(repeats.argmax())
-        earlier = int((frame == frame.iloc[row]).all(axis=1).to_numpy().argmax())
-        raise InputError(
-            f"{events.at(row)} repeats row {earlier + 1}: {', '.join(names)} are the same "
-            f" ({int(repeats.sum())} such rows in all); remove the repeats"
-        )
+def _with_items(
+    rows: pa.Table, items: pa.Table, config: DataConfig, left_out: Counter[str]
+) -> pa.Table:
+    """Leave out interactions with items that are not in the catalogue, and take the core again."""
+    known = pc.is_in(rows["item_id"], value_set=items["item_id"])
+    lost = len(rows) - (pc.sum(known).as_py() or 0)
+    if not lost:
+        return rows
+    left_out["interactions_with_unknown_items"] += lost
+    rows = rows.filter(known)
+    inside = _core(codes(rows["user_id"]), codes(rows["item_id"]), config, left_out)
+    return rows.filter(pa.array(inside))
 
 
-def _first_rows(ids: pa.ChunkedArray) -> IntArray:
-    """Return the row at which each different id stands first, in order."""
-    return np.sort(np.unique(_codes(ids), return_index=True)[1])
-
-
-def _codes(values: pa.ChunkedArray) -> IntArray:
-    """Number the different values of a column, null among them."""
-    encoded = pc.dictionary_encode(values, null_encoding="encode").combine_chunks()
-    codes: IntArray = encoded.indices.to_numpy().astype(np.int64)
-    return codes
+def _of_core(
+    items: pa.Table, rows: pa.Table, config: DataConfig, left_out: Counter[str]
+) -> pa.Table:
+    """Leave out items without enough interactions, where the recipe asks for some."""
+    if not config.min_item_interactions:
+        return items
+    met = pc.is_in(items["item_id"], value_set=pc.unique(rows["item_id"]))
+    left_out["items_outside_core"] += len(items) - (pc.sum(met).as_py() or 0)
+    return items.filter(met)

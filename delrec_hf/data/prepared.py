@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
 
+from delrec_hf.data.account import LEFT_OUT
 from delrec_hf.data.candidates import draw_candidates
-from delrec_hf.data.interactions import DataConfig, read_interactions
+from delrec_hf.data.config import DataConfig
+from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.sequences import Sequences, Split, build_sequences, split_sequences
 from delrec_hf.data.titles import readable_titles
 from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
@@ -59,8 +61,9 @@ class PreparedData:
             `history_length` of them), `target` (int32), `candidates` (list of int32: the target
             once, others that the user never met).
         info: Facts: dataset, terms, domain, split, history_length, num_candidates, seed; counts of
-            users, items, interactions, examples and of what was left out; `toy_world`, the
-            name of the made-up world that the data come from, or None.
+            users, items, interactions, examples and of what was left out; lines on what was read
+            from where (`reading`); `toy_world`, the name of the made-up world that the data come
+            from, or None.
     """
 
     items: Dataset
@@ -231,13 +234,9 @@ def prepare(config: DataConfig, folder: Path) -> PreparedData:
         InputError: If the data cannot be used; the message says where and why.
     """
     begin = time.perf_counter()
-    interactions, items = read_interactions(config)
-    if len(items) < config.num_candidates:
-        raise InputError(
-            f"the catalogue of `{config.path}` holds {len(items)} items, fewer than the "
-            f"{config.num_candidates} candidates; set data.num_candidates to less"
-        )
-    sequences = build_sequences(interactions, items)
+    source = read_interactions(config)
+    items = source.items
+    sequences = build_sequences(source.interactions, items, config.num_candidates)
     split = split_sequences(sequences, config)
     examples = DatasetDict(
         {
@@ -252,7 +251,10 @@ def prepare(config: DataConfig, folder: Path) -> PreparedData:
             for part, targets in split.targets.items()
         }
     )
+    left_out = {**source.left_out, **sequences.left_out}
     info = _info(config, len(items), sequences, examples)
+    info["left_out"] = {name: left_out.get(name, 0) for name in LEFT_OUT}
+    info["reading"] = source.reading
     with replace_folder(folder) as aside:
         _catalogue(items, config).save_to_disk(str(aside / "items"))
         _sequence_table(sequences, split).save_to_disk(str(aside / "sequences"))
@@ -334,5 +336,4 @@ def _info(
         "interactions": len(sequences.items),
         "examples": {part: len(rows) for part, rows in examples.items()},
         "items_without_interactions": num_items - met,
-        "left_out": sequences.left_out,
     }

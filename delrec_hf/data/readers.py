@@ -1,38 +1,29 @@
 """Files of the formats that interactions and items come in, read as they stand."""
 
-import csv
+import bz2
+import codecs
 import gzip
-import io
-import json
 import lzma
-import re
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from delrec_hf.data.json_lines import read_json_lines
+from delrec_hf.data.problems import Problem
+from delrec_hf.data.separated import OWN_LAYOUTS, read_separated
 from delrec_hf.errors import InputError
 
-_GENRES = (  # noqa: SIM905 - a line of words reads better than nineteen lines
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy "
-    "Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western"
-).split()
-
-_MOVIELENS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "u.data": ("\t", ("user_id", "item_id", "rating", "timestamp")),
-    "u.item": ("|", ("item_id", "title", "release_date", "video_date", "url", *_GENRES)),
-    "ratings.dat": ("::", ("user_id", "item_id", "rating", "timestamp")),
-    "movies.dat": ("::", ("item_id", "title", "genres")),
-}
-"""MovieLens' own files that have no header: what stands between their columns, and these."""
-
 _ENDINGS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
+    ".csv": ",",
+    ".tsv": "\t",
+    ".tab": "\t",
+    ".txt": "\t",
+    ".dat": "\t",
     ".parquet": "parquet",
     ".jsonl": "json",
     ".ndjson": "json",
@@ -40,9 +31,23 @@ _ENDINGS = {
     ".inter": "recbole",
     ".item": "recbole",
 }
-_COMPRESSED = {".gz": gzip.decompress, ".xz": lzma.decompress}
+"""Formats by ending; a character stands between the columns, unless the file shows another."""
 
-FORMATS = "csv, tsv, parquet, jsonl, .inter/.item (RecBole), u.data/u.item, ratings.dat/movies.dat"
+_COMPRESSED = {".gz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompress}
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""Byte order marks; UTF-32's begins as UTF-16's does, so it stands before it."""
+
+FORMATS = (
+    "csv, tsv, parquet, jsonl, .inter/.item (RecBole), u.data/u.item, ratings.dat/movies.dat, "
+    "behaviors.tsv/news.tsv"
+)
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,17 @@ class Table:
         label: File or dataset.
         data: Columns under their own names; all texts where the file holds text.
         has_header: Whether the file's first row names the columns.
+        notes: How it was read, where that was found out or mended.
+        faults: Rows that are left out already because they cannot be read.
+        numbers: `(rows,)` which row of the source each one was; None: as they stand.
     """
 
     label: str
     data: pa.Table
     has_header: bool = False
+    notes: tuple[str, ...] = ()
+    faults: tuple[Problem, ...] = ()
+    numbers: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column; texts of any arrow kind, dictionaries included, as plain strings."""
@@ -70,48 +81,79 @@ class Table:
 
     def at(self, row: int) -> str:
         """Name a row (counted from 0 here, from 1 in the message)."""
-        return f"{self.label} row {row + 1}{' after the header' if self.has_header else ''}"
+        return self.at_number(row if self.numbers is None else int(self.numbers[row]))
+
+    def at_number(self, number: int) -> str:
+        """Name a row by its number in the source, counted from 0 here, from 1 in the message."""
+        return f"{self.label} row {number + 1}{' after the header' if self.has_header else ''}"
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "Table":
+        """Return the table of the rows that are marked."""
+        if kept.all():
+            return self
+        numbers = np.arange(len(kept)) if self.numbers is None else self.numbers
+        return replace(self, data=self.data.filter(pa.array(kept)), numbers=numbers[kept])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the user says about a file of text; None: what the file shows.
+
+    Attributes:
+        separator: What stands between columns.
+        encoding: Encoding of a file that is not UTF-8 and has no byte order mark.
+        column_names: Names of the columns of a file without a header.
+    """
+
+    separator: str | None = None
+    encoding: str | None = None
+    column_names: list[str] | None = None
 
 
 def file_format(path: Path) -> str | None:
-    """Return how a file is read, by its name: a format, a MovieLens name, or None if unknown."""
+    """Return how a file is read, by its name: a format, a known name, or None if unknown."""
     name = plain_name(path)
-    return name if name in _MOVIELENS else _ENDINGS.get(Path(name).suffix)
+    return name if name in OWN_LAYOUTS else _ENDINGS.get(Path(name).suffix)
 
 
 def plain_name(path: Path) -> str:
     """Return a file's name in lower case, without the ending of a compression."""
-    return path.name.lower().removesuffix(".gz").removesuffix(".xz")
+    name = path.name.lower()
+    return name[: -len(path.suffix)] if path.suffix.lower() in _COMPRESSED else name
 
 
-def read_table(path: Path) -> Table:
-    """Read a file: csv, tsv, parquet, json lines, RecBole or MovieLens, plain or .gz or .xz.
+def read_table(path: Path, layout: Layout | None = None) -> Table:
+    """Read a file of any format in `FORMATS`, plain or .gz, .xz or .bz2.
 
     Values of text formats stay texts, so that `007` or `NA` is what it was.
 
     Raises:
-        InputError: If the file is missing, empty, damaged, not UTF-8 (MovieLens' own files may be
-            Latin-1) or of an unknown format.
+        InputError: If the file is missing, empty, damaged, in an unknown encoding (MovieLens' own
+            files may be Latin-1) or of an unknown format.
     """
+    layout = layout or Layout()
     form = file_format(path)
     if form is None:
         raise InputError(f"{path} is of an unknown format; expected {FORMATS}, plain, .gz or .xz")
     raw = _bytes(path)
     if not raw.strip():
-        raise InputError(f"{path} is empty; expected rows of {form}")
-    try:
-        if form == "parquet":
-            table = Table(str(path), pq.read_table(pa.BufferReader(raw)))
-        elif form == "json":
-            table = Table(str(path), _json(_utf8(raw, path), path))
+        raise InputError(f"{path} is empty; expected rows")
+    if form == "parquet":
+        table = Table(str(path), _parquet(raw, path))
+    else:
+        text, notes = _utf8(raw, path, "latin-1" if form in OWN_LAYOUTS else layout.encoding)
+        if not text.strip():
+            raise InputError(f"{path} is empty; expected rows")
+        if form == "json":
+            data, more = read_json_lines(text, path)
+            table = Table(str(path), data, notes=(*notes, *more))
         else:
-            table = _separated(raw, path, form)
-    except pa.ArrowInvalid as error:
-        raise InputError(_reason(path, form, error)) from error
-    if not table.data.num_rows:
+            read = read_separated(text, path, form, layout.separator, layout.column_names)
+            table = Table(str(path), read.data, read.has_header, (*notes, *read.notes), read.faults)
+    if not table.data.num_rows and not table.faults:
         raise InputError(f"{path} holds no rows")
     names = table.data.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise InputError(f"{path} has several columns named `{twice[0]}`; rename all but one")
     return table
@@ -120,122 +162,79 @@ def read_table(path: Path) -> Table:
 def _bytes(path: Path) -> bytes:
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the path of a file")
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}; mend its permissions"
+        ) from error
     decompress = _COMPRESSED.get(path.suffix.lower())
     if decompress is None:
         return raw
     try:
         return decompress(raw)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise InputError(
             f"{path} cannot be decompressed ({error}); the file is damaged or not {path.suffix}"
         ) from error
 
 
-def _utf8(raw: bytes, path: Path) -> bytes:
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
+def _parquet(raw: bytes, path: Path) -> pa.Table:
     try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        return pq.read_table(pa.BufferReader(raw))
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as parquet: {reason}") from error
+
+
+def _utf8(raw: bytes, path: Path, encoding: str | None) -> tuple[bytes, list[str]]:
+    """Return a text as UTF-8 without a mark, and what it was if it was something else."""
+    mark = next((mark for mark in _MARKS if raw.startswith(mark)), b"")
+    if mark:
+        encoding, raw = _MARKS[mark], raw[len(mark) :]
+    elif _is_utf8(raw) and b"\x00" not in raw[:1000]:
+        return raw, []
+    elif encoding is None:
+        raise InputError(_not_utf8(raw, path))
+    try:
+        text = raw.decode(encoding)
+    except LookupError as error:
         raise InputError(
-            f"{path} is not UTF-8: byte {error.start} (line {line}) is 0x{raw[error.start]:02x}; "
-            "save it as UTF-8, for example with `iconv -f latin1 -t utf8`"
+            f"recipe key `data.encoding` is `{encoding}`, which is no encoding; expected one such "
+            "as latin-1, cp1252, utf-16 or shift-jis"
         ) from error
-    return raw
+    except UnicodeError as error:
+        raise InputError(
+            f"{path} cannot be decoded as {encoding}: {error}; set data.encoding to the right one"
+        ) from error
+    return text.encode("utf-8", "replace"), [] if encoding == "utf-8" else [encoding]
 
 
-def _separated(raw: bytes, path: Path, form: str) -> Table:
-    if form in _MOVIELENS:
-        between, names = _MOVIELENS[form]
-        raw = _utf8_or_latin1(raw)
-        if len(between) > 1:
-            raw, between = raw.replace(between.encode(), b"\x1f"), "\x1f"
-        data = _texts(raw, list(names), between, quoted=False, skip=0)
-        return Table(str(path), _join_genres(data) if form == "u.item" else data)
-    raw = _utf8(raw, path).lstrip(b"\r\n")
-    between = "," if form == "csv" else "\t"
-    quoted = form != "recbole"
-    first = raw.splitlines()[0].decode()
-    header = next(csv.reader([first], delimiter=between)) if quoted else first.split(between)
-    columns = [name.strip() if quoted else name.strip().partition(":")[0] for name in header]
-    return Table(str(path), _texts(raw, columns, between, quoted, skip=1), has_header=True)
-
-
-def _texts(raw: bytes, names: list[str], between: str, quoted: bool, skip: int) -> pa.Table:
-    return pacsv.read_csv(
-        pa.BufferReader(raw),
-        read_options=pacsv.ReadOptions(
-            column_names=names, skip_rows=skip, use_threads=False, block_size=1 << 24
-        ),
-        parse_options=pacsv.ParseOptions(
-            delimiter=between, quote_char='"' if quoted else False, newlines_in_values=quoted
-        ),
-        convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-    )
-
-
-def _utf8_or_latin1(raw: bytes) -> bytes:
+def _is_utf8(raw: bytes) -> bool:
     try:
         raw.decode()
     except UnicodeDecodeError:
-        return raw.decode("latin-1").encode()
-    return raw
+        return False
+    return True
 
 
-def _join_genres(items: pa.Table) -> pa.Table:
-    """Turn u.item's nineteen columns of 0 and 1 into one column such as `Action|Drama`."""
-    flags = zip(*(items[name].to_pylist() for name in _GENRES), strict=True)
-    genres = [
-        "|".join(name for name, flag in zip(_GENRES, row, strict=True) if flag == "1")
-        for row in flags
-    ]
-    kept = items.select(["item_id", "title", "release_date"])
-    return kept.append_column("genres", pa.array(genres, pa.string()))
-
-
-def _json(raw: bytes, path: Path) -> pa.Table:
-    is_list = raw.lstrip().startswith(b"[")
-    try:
-        frame = pd.read_json(
-            io.BytesIO(raw),
-            lines=not is_list,
-            orient="records",
-            dtype=False,
-            precise_float=True,
-        )
-        return pa.table({str(name): _column(frame[name]) for name in frame.columns})
-    except (ValueError, UnicodeEncodeError) as error:
-        raise InputError(_bad_json(raw, path, is_list, error)) from error
-
-
-def _column(values: "pd.Series[Any]") -> pa.Array:
-    """Return an arrow column; one that mixes kinds of values becomes texts."""
-    try:
-        return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        texts = [None if value is None else str(value) for value in values]
-        return pa.array(texts, pa.string())
-
-
-def _bad_json(raw: bytes, path: Path, is_list: bool, error: Exception) -> str:
-    lines = [] if is_list else raw.splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip() and not isinstance(json.loads(line), dict):
-                return f"{path} line {number} is not a JSON object; expected one per line"
-        except ValueError as reason:
-            return f"{path} line {number} is not valid JSON ({reason}); expected one object a line"
-    return f"{path} cannot be read as JSON: {' '.join(str(error).split())}"
-
-
-def _reason(path: Path, form: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    counts = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text)
-    if counts:
-        row, expected, got = counts.groups()
+def _not_utf8(raw: bytes, path: Path) -> str:
+    if b"\x00" in raw[:1000]:
         return (
-            f"{path} line {row} has {got} values where {expected} columns were expected; quote "
-            "values that hold the separator, or mend the line"
+            f"{path} holds zero bytes, as UTF-16 without a byte order mark does; set data.encoding "
+            "to utf-16-le or utf-16-be, or save it as UTF-8"
         )
-    return f"{path} cannot be read as {form}: {text}"
+    start = _first_bad_byte(raw)
+    line = raw.count(b"\n", 0, start) + 1
+    return (
+        f"{path} is not UTF-8: byte {start} (line {line}) is 0x{raw[start]:02x}; set data.encoding "
+        "(often cp1252 or latin-1), or save it as UTF-8"
+    )
+
+
+def _first_bad_byte(raw: bytes) -> int:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    raise AssertionError("only what does not decode is looked at")

@@ -8,11 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.account import log_left_out
+from delrec_hf.data.config import DataConfig
 from delrec_hf.errors import InputError
-from delrec_hf.logging import get_logger
-
-logger = get_logger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 
@@ -29,8 +27,8 @@ class Sequences:
         starts: `(users + 1,)` where each user's items begin in `items`; the last one is the end.
         items: `(interactions,)` item rows.
         timestamps: `(interactions,)` numbers, as given.
-        left_out: What was not kept: `repeated_interactions`, `users_with_short_histories` and
-            `interactions_of_these_users`.
+        left_out: What was not kept: `users_with_short_histories`, `users_without_candidates` and
+            the interactions of both, by the names of `account.LEFT_OUT`.
     """
 
     user_ids: list[str]
@@ -69,16 +67,19 @@ class Split:
     targets: dict[str, tuple[IntArray, IntArray]]
 
 
-def build_sequences(interactions: Dataset, items: Dataset) -> Sequences:
+def build_sequences(interactions: Dataset, items: Dataset, num_candidates: int) -> Sequences:
     """Sort interactions into sequences.
 
-    A user's items are in order of time, and in file order where times are equal. Where a user meets
-    an item again, the first time counts. Users with fewer than `SHORTEST` items are left out. Both
-    are counted. Users are in order of their id: their order in the file changes nothing later.
+    A user's items are in order of time, and in file order where times are equal. Users with fewer
+    than `SHORTEST` items are left out, and users who have met so many that there are not enough
+    others to draw candidates from; both are counted. Users are in order of their id: their order
+    in the file changes nothing later.
 
     Args:
-        interactions: `user_id, item_id, timestamp`; every item is in `items`.
+        interactions: `user_id, item_id, timestamp`; every item is in `items`, and no user has one
+            twice.
         items: `item_id` and more.
+        num_candidates: How many candidates each target gets, itself included.
 
     Raises:
         InputError: If no user is left.
@@ -89,27 +90,42 @@ def build_sequences(interactions: Dataset, items: Dataset) -> Sequences:
     rows = _rows_of(table["item_id"], items.with_format("arrow")[:]["item_id"])
     timestamps = table["timestamp"].to_numpy()
 
-    order = _first_meetings(users, rows, timestamps)
-    lengths = np.bincount(users[order], minlength=len(user_ids))
-    long_enough = lengths >= SHORTEST
+    order = np.lexsort((timestamps, users))  # stable: ties stay in file order
+    lengths = np.bincount(users, minlength=len(user_ids))
+    is_short = lengths < SHORTEST
+    has_met_all = ~is_short & (len(items) - lengths < num_candidates - 1)
     left_out = {
-        "repeated_interactions": len(users) - len(order),
-        "users_with_short_histories": int((~long_enough).sum()),
-        "interactions_of_these_users": int(lengths[~long_enough].sum()),
+        "users_with_short_histories": int(is_short.sum()),
+        "interactions_of_these_users": int(lengths[is_short].sum()),
+        "users_without_candidates": int(has_met_all.sum()),
+        "interactions_without_candidates": int(lengths[has_met_all].sum()),
     }
-    _report(left_out)
-    if not long_enough.any():
-        raise InputError(
-            f"none of the {len(user_ids)} users has {SHORTEST} different items or more, which is "
-            "what a sequence needs; give data with longer histories"
-        )
-    order = order[long_enough[users[order]]]
+    log_left_out(left_out)
+    kept = ~is_short & ~has_met_all
+    if not kept.any():
+        raise InputError(_nobody_left(lengths, len(items), num_candidates))
+    order = order[kept[users[order]]]
     return Sequences(
-        user_ids=user_ids.filter(pa.array(long_enough)).to_pylist(),
-        starts=np.concatenate([[0], np.cumsum(lengths[long_enough])]).astype(np.int64),
+        user_ids=user_ids.filter(pa.array(kept)).to_pylist(),
+        starts=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
         items=rows[order],
         timestamps=timestamps[order],
         left_out=left_out,
+    )
+
+
+def _nobody_left(lengths: IntArray, num_items: int, num_candidates: int) -> str:
+    long_enough = lengths[lengths >= SHORTEST]
+    if not len(long_enough):
+        return (
+            f"none of the {len(lengths)} users has {SHORTEST} different items or more, which is "
+            "what a sequence needs; give data with longer histories"
+        )
+    most = num_items - int(long_enough.min()) + 1
+    cure = f"set data.num_candidates to {most} or less" if most > 1 else "give more items"
+    return (
+        f"{num_candidates} candidates need {num_candidates - 1} items that a user never met, but "
+        f"no user has so many left of the {num_items} items of the catalogue; {cure}"
     )
 
 
@@ -149,16 +165,6 @@ def split_sequences(sequences: Sequences, config: DataConfig) -> Split:
     return split
 
 
-def _first_meetings(
-    users: IntArray, rows: IntArray, timestamps: npt.NDArray[np.int64] | npt.NDArray[np.float64]
-) -> IntArray:
-    """Return the interactions by user and time, without those that repeat a user's item."""
-    order = np.lexsort((timestamps, users))  # stable: ties stay in file order
-    pairs = users[order] * (rows.max() + 1) + rows[order]
-    first: IntArray = np.sort(np.unique(pairs, return_index=True)[1])
-    return order[first]
-
-
 def _rows_of(ids: pa.ChunkedArray, known: pa.Array | pa.ChunkedArray) -> IntArray:
     rows: IntArray = pc.index_in(ids, value_set=known).to_numpy().astype(np.int64)
     return rows
@@ -188,18 +194,3 @@ def _last_targets(end: IntArray, count: int) -> tuple[IntArray, IntArray]:
     users = np.repeat(np.arange(len(end)), counts)
     within = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
     return users, begin[users] + within
-
-
-def _report(left_out: dict[str, int]) -> None:
-    if left_out["repeated_interactions"]:
-        logger.info(
-            "left out %d interactions with an item that the user had met before",
-            left_out["repeated_interactions"],
-        )
-    if left_out["users_with_short_histories"]:
-        logger.warning(
-            "left out %d users with fewer than %d different items (%d interactions)",
-            left_out["users_with_short_histories"],
-            SHORTEST,
-            left_out["interactions_of_these_users"],
-        )

@@ -14,43 +14,59 @@ from datasets import (
     load_dataset,
 )
 
-from delrec_hf.data.readers import FORMATS, Table, file_format, plain_name, read_table
-from delrec_hf.data.toy_world import TOY_WORLDS
+from delrec_hf.data.config import TABLES, DataConfig
+from delrec_hf.data.readers import FORMATS, Layout, Table, file_format, plain_name, read_table
+from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError, suggest
 from delrec_hf.logging import get_logger
 
 logger = get_logger(__name__)
 
 _NAMES = {
-    "interactions": ("interactions", "ratings", "reviews", "events", "u.data"),
-    "items": ("items", "movies", "books", "games", "products", "metadata", "u.item"),
+    "interactions": (
+        *("interactions", "ratings", "reviews", "events", "transactions", "u.data", "behaviors"),
+        *("transactions_train", "yelp_academic_dataset_review"),
+    ),
+    "items": (
+        *("items", "movies", "books", "games", "products", "metadata", "u.item", "news"),
+        *("articles", "yelp_academic_dataset_business"),
+    ),
 }
 """What files, configurations and splits that hold a table are called, the likeliest first."""
 
-_RECBOLE = {"interactions": ".inter", "items": ".item"}
+_PATTERNS = {
+    "interactions": re.compile(
+        r"reviews_.+|.+_reviews|ratings_.+|goodreads_interactions.*|.+\.inter"
+    ),
+    "items": re.compile(r"meta_.+|.+_games|goodreads_books.*|(?!u\.item$).+\.item"),
+}
+"""How publishers call them (Amazon, Steam, Goodreads, RecBole), where no file has a name above."""
+
+_CORE = re.compile(r"^(?:reviews_|ratings_)?(?P<core>.+?)(?:_\d+)?(?:\.(?:train|valid|test))?$")
+"""Amazon's `reviews_Toys_5` and `Toys_5` are of the items in `meta_Toys`."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def read_tables(
-    path: str, interactions: str | None = None, items: str | None = None
-) -> tuple[Table, Table | None]:
+def read_tables(config: DataConfig) -> tuple[Table, Table | None]:
     """Read the table of interactions and, where there is one, the table of items.
-
-    Args:
-        path: See `local_files`.
-        interactions: See `local_files`.
-        items: See `local_files`.
 
     Raises:
         InputError: If nothing is there, or nothing that can be told apart by name.
     """
-    files = local_files(path, interactions, items)
+    if config.path in TOY_WORLDS:
+        world = toy_world(config.path)
+        events = pa.Table.from_pandas(world.interactions, preserve_index=False)
+        return Table(config.path, events), Table(config.path, pa.Table.from_pandas(world.items))
+    files = local_files(config.path, config.interactions, config.items)
     if files is None:
-        return _from_hub(path, interactions, items)
+        return _from_hub(config.path, config.interactions, config.items)
     first, second = files
+    layouts = [
+        Layout(config.separator, config.encoding, config.names_of(table)) for table in TABLES
+    ]
     logger.info("reading interactions from %s, items from %s", first, second or "the same file")
-    return read_table(first), None if second is None else read_table(second)
+    return read_table(first, layouts[0]), None if second is None else read_table(second, layouts[1])
 
 
 def local_files(
@@ -69,26 +85,56 @@ def local_files(
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        first = _find(place, "interactions", interactions)
+        first, second = _find(place, "interactions", interactions), _find(place, "items", items)
+        if first is None and second is not None:
+            first = _reviews_of(second, _tables_of(place))
         if first is None:
             raise InputError(
                 f"folder {path} holds no interactions; found {_listing(place)}; name the file "
                 f"interactions.csv (or {FORMATS}) or set data.interactions"
             )
-        return first, _find(place, "items", items)
+        return first, None if second == first else second
     if place.is_file() and interactions is not None:
         raise InputError(
             f"data.path is the file {path} already; remove data.interactions, or set data.path to "
             "its folder"
         )
     if place.is_file():
-        return place, _find(place.parent, "items", items)
+        return place, _beside(place, items)
     if _HUB_ID.fullmatch(path) and file_format(place) is None:
         return None
     raise InputError(
         f"{path} does not exist; set data.path to a folder, a file of interactions, the Hub id "
         f"of a dataset, or {' or '.join(TOY_WORLDS)}{suggest(path, TOY_WORLDS)}"
     )
+
+
+def _beside(place: Path, items: str | None) -> Path | None:
+    """Return the file of items beside a file of interactions, if there is one."""
+    if items is None:
+        own = f"meta_{_core(place)}"
+        found = [one for one in _tables_of(place.parent) if Path(plain_name(one)).stem == own]
+        if len(found) == 1:
+            return found[0]
+    found_file = _find(place.parent, "items", items)
+    is_other = found_file is not None and items is None and plain_name(found_file)[:5] == "meta_"
+    return None if is_other or found_file == place else found_file
+
+
+def _reviews_of(meta: Path, files: list[Path]) -> Path | None:
+    """Return the file of interactions that Amazon's `meta_X` belongs to: `X`, `X_5`."""
+    core = Path(plain_name(meta)).stem.removeprefix("meta_")
+    found = [one for one in files if one != meta and _core(one) == core]
+    return found[0] if len(found) == 1 else None
+
+
+def _core(file: Path) -> str:
+    match = _CORE.match(Path(plain_name(file)).stem)
+    return match["core"] if match else ""
+
+
+def _tables_of(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_file() and file_format(one))
 
 
 def _find(folder: Path, table: str, given: str | None) -> Path | None:
@@ -101,9 +147,9 @@ def _find(folder: Path, table: str, given: str | None) -> Path | None:
                 f"{_listing(folder)}"
             )
         return path
-    files = sorted(one for one in folder.iterdir() if one.is_file() and file_format(one))
-    for name in (*_NAMES[table], _RECBOLE[table]):
-        found = [one for one in files if _is_called(plain_name(one), name)]
+    files = _tables_of(folder)
+    for name in (*_NAMES[table], None):
+        found = [one for one in files if _is_called(plain_name(one), name, table)]
         if len(found) > 1:
             raise InputError(
                 f"folder {folder} holds several files of {table} "
@@ -114,10 +160,11 @@ def _find(folder: Path, table: str, given: str | None) -> Path | None:
     return None
 
 
-def _is_called(plain: str, name: str) -> bool:
-    """Say whether a file has this name, with any ending, or as a RecBole file this ending."""
-    if name.startswith("."):
-        return plain.endswith(name) and plain != "u.item"
+def _is_called(plain: str, name: str | None, table: str) -> bool:
+    """Say whether a file has this name, with any ending; None: one of the publishers' names."""
+    if name is None:
+        pattern = _PATTERNS[table]
+        return bool(pattern.fullmatch(Path(plain).stem) or pattern.fullmatch(plain))
     return name in (plain, Path(plain).stem)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from delrec_hf.checkpoints import deciding_settings
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.sources import local_files
 from delrec_hf.data.toy_world import TOY_WORLDS
 from delrec_hf.errors import InputError

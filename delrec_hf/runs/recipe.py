@@ -15,7 +15,7 @@ import yaml
 from delrec_hf.errors import InputError, suggest
 
 SECTIONS: dict[str, tuple[str, str]] = {
-    "data": ("delrec_hf.data.interactions", "DataConfig"),
+    "data": ("delrec_hf.data.config", "DataConfig"),
     "teacher": ("delrec_hf.teachers.config", "TeacherConfig"),
     "instructions": ("delrec_hf.instructions.config", "InstructionsConfig"),
     "backbone": ("delrec_hf.modeling.backbone", "BackboneConfig"),

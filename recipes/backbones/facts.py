@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from skills import Facts
 
-from delrec_hf.data.interactions import DataConfig, read_interactions
+from delrec_hf.data.config import DataConfig
+from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.titles import readable_titles
 from delrec_hf.data.toy_world import toy_world
 
@@ -75,7 +76,7 @@ def movie_facts(data: Path) -> Facts:
     """
     # Read as `delrec prepare` reads them, so that the titles are those of the prompts.
     config = DataConfig(path=str(data / "ml-100k"))
-    items = read_interactions(config)[1]
+    items = read_interactions(config).items
     titles = readable_titles(items["title"][:], config.max_title_characters)
     genres = [text.lower().split("|") for text in items["genres"][:]]
     films = _films(titles, data / "wikipedia-movies" / "movies.jsonl.xz")

@@ -1,8 +1,11 @@
 """Bad input is refused in one line that says where and what to do."""
 
+import logging
+
 import pytest
 
-from delrec_hf.data.interactions import DataConfig, read_interactions
+from delrec_hf.data.config import DataConfig
+from delrec_hf.data.interactions import read_interactions
 from delrec_hf.errors import InputError
 
 
@@ -69,34 +72,33 @@ def test_an_item_without_a_title_is_named(folder, title, row, nothing):
     edit(folder / "items.csv", title, nothing)
     message = refusal(folder)
     assert f"items.csv row {row} after the header: item `{row - 1:02d}` has no title" in message
-    assert "(1 such rows in all)" in message
+    assert "items without a title in column `title`: 1, first" in message
 
 
 def test_unknown_items_are_counted_and_the_first_is_named(folder):
     edit(folder / "items.csv", '04,"Number 4, The"\n', "")
     message = refusal(folder)
-    assert message.startswith("3 of 30 interactions are with items that")
+    assert message.startswith("interactions with items that")
+    assert "does not hold: 3 of 30" in message
     assert "interactions.csv row 5 after the header: item `04`" in message
 
 
-def test_a_repeated_row_is_named_with_the_row_that_it_repeats(folder):
+def test_exact_repeats_are_left_out_and_counted_apart_from_later_ones(folder, caplog):
     with (folder / "interactions.csv").open("a") as file:
-        file.write("u0,01,1\nu3,09,0\n")
-    message = refusal(folder)
-    assert "interactions.csv row 31 after the header repeats row 2" in message
-    assert "(2 such rows in all); remove the repeats" in message
-
-
-def test_the_same_item_at_another_time_is_no_repeated_row(folder):
-    with (folder / "interactions.csv").open("a") as file:
-        file.write("u0,01,77\n")
-    assert len(read_interactions(DataConfig(path=str(folder)))[0]) == 31
+        file.write("u0,01,1\nu3,09,0\nu0,01,77\n")
+    with caplog.at_level(logging.INFO, logger="delrec_hf"):
+        source = read_interactions(DataConfig(path=str(folder)))
+    assert len(source.interactions) == 30
+    assert source.left_out["exact_repeats"] == 2
+    assert source.left_out["repeated_interactions"] == 1
+    assert "left out: interactions that repeat another's user, item and time: 2" in caplog.text
 
 
 def test_an_item_with_two_rows_is_named(folder):
     with (folder / "items.csv").open("a") as file:
         file.write("03,Other\n")
-    assert "items.csv row 13 after the header repeats item `03` of row 4" in refusal(folder)
+    message = refusal(folder)
+    assert "items.csv row 13 after the header repeats item `03` of row 4 (`Other`, not" in message
 
 
 @pytest.mark.parametrize("row", ["u0,,2", ",02,2", "  ,02,2"])
@@ -110,7 +112,7 @@ def test_metadata_goes_along(folder):
     lines = (folder / "items.csv").read_text().splitlines()
     lines = [f"{line},{'year' if not row else 1990 + row}" for row, line in enumerate(lines)]
     (folder / "items.csv").write_text("\n".join(lines))
-    items = read_interactions(DataConfig(path=str(folder)))[1]
+    items = read_interactions(DataConfig(path=str(folder))).items
     assert items.column_names == ["item_id", "title", "year"]
     assert items[0] == {"item_id": "00", "title": "Number 0, The", "year": "1991"}
 
@@ -121,6 +123,12 @@ def test_metadata_goes_along(folder):
         {"history_length": 0},
         {"num_candidates": 1},
         {"train_prefixes": 0},
+        {"min_user_interactions": -1},
+        {"separator": ", "},
+        {"column_names": ["user_id"]},
+        {"column_names": {"events": ["user_id"]}},
+        {"keep": {"event": []}},
+        {"keep": {"event": [{"a": 1}]}},
         {"max_title_characters": 5},
         {"test_share": 0.0},
         {"validation_share": 0.5, "test_share": 0.5},

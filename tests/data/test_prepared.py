@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.account import LEFT_OUT
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.prepared import PreparedData, prepare
 from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError
@@ -70,7 +71,15 @@ def test_info_says_what_is_there_and_what_was_left_out(folder, tmp_path):
     with (folder / "items.csv").open("a") as file:
         file.write("zz,Never met\n")
     config = DataConfig(path=str(folder), terms="for tests", **KEYS)
-    assert prepare(config, tmp_path / "data").info == {
+    info = prepare(config, tmp_path / "data").info
+    assert info.pop("reading")[:2] == [
+        "interactions: 33 rows of shop/interactions.csv: user from `user_id`, item from `item_id`, "
+        "time from `timestamp`",
+        "items: 13 rows of shop/items.csv: item from `item_id`, title from `title`",
+    ]
+    assert list(info["left_out"]) == list(LEFT_OUT)
+    info["left_out"] = {name: number for name, number in info["left_out"].items() if number}
+    assert info == {
         "dataset": "shop",
         "toy_world": None,
         "terms": "for tests",
@@ -135,7 +144,9 @@ def test_what_was_on_disk_stays_when_writing_fails(prepared, folder, tmp_path, m
 
 
 def test_a_catalogue_smaller_than_the_candidates_is_refused(folder, tmp_path):
-    with pytest.raises(InputError, match="holds 12 items, fewer than the 13 candidates; set data"):
+    with pytest.raises(
+        InputError, match=r"13 candidates need 12 items that a user never met, .* of the 12 items"
+    ):
         prepare(DataConfig(path=str(folder), num_candidates=13), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

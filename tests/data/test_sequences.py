@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.sequences import build_sequences, split_sequences
 from delrec_hf.errors import InputError
 
 
-def sequences_of(rows, num_items=10):
+def sequences_of(rows, num_items=20, num_candidates=2):
     users, items, times = zip(*rows, strict=True)
     interactions = {"user_id": users, "item_id": [str(item) for item in items], "timestamp": times}
     catalogue = {"item_id": [str(item) for item in range(num_items)]}
-    return build_sequences(Dataset.from_dict(interactions), Dataset.from_dict(catalogue))
+    events, items = Dataset.from_dict(interactions), Dataset.from_dict(catalogue)
+    return build_sequences(events, items, num_candidates)
 
 
 def by_user(sequences):
@@ -39,24 +40,35 @@ def test_times_that_differ_only_beyond_float_precision_keep_their_order():
     assert by_user(sequences_of(rows)) == {"a": [3, 2, 1]}
 
 
-def test_a_repeated_item_counts_the_first_time():
-    rows = [("a", 1, 9), ("a", 2, 2), ("a", 1, 1), ("a", 3, 3)]
-    sequences = sequences_of(rows)
-    assert by_user(sequences) == {"a": [1, 2, 3]}
-    assert sequences.left_out["repeated_interactions"] == 1
-
-
 def test_users_with_short_histories_are_left_out_counted_and_logged(caplog):
-    rows = [("a", item, item) for item in range(3)] + [("b", 1, 1), ("b", 2, 2), ("b", 1, 3)]
+    rows = [("a", item, item) for item in range(3)] + [("b", 1, 1), ("b", 2, 2)]
     with caplog.at_level(logging.INFO, logger="delrec_hf"):
         sequences = sequences_of(rows)
     assert list(by_user(sequences)) == ["a"]
     assert sequences.left_out == {
-        "repeated_interactions": 1,
         "users_with_short_histories": 1,
         "interactions_of_these_users": 2,
+        "users_without_candidates": 0,
+        "interactions_without_candidates": 0,
     }
-    assert "left out 1 users with fewer than 3 different items (2 interactions)" in caplog.text
+    assert "left out: users with fewer than 3 different items: 1" in caplog.text
+
+
+def test_a_user_who_has_met_all_but_too_few_items_is_left_out_and_counted(caplog):
+    rows = [("all", item, item) for item in range(7)] + [("b", item, item) for item in range(6)]
+    with caplog.at_level(logging.INFO, logger="delrec_hf"):
+        sequences = sequences_of(rows, num_items=10, num_candidates=5)
+    assert list(by_user(sequences)) == ["b"]
+    assert sequences.left_out["users_without_candidates"] == 1
+    assert sequences.left_out["interactions_without_candidates"] == 7
+    assert "left out: users who have met too many items to draw candidates for: 1" in caplog.text
+
+
+def test_data_in_which_every_user_has_met_too_many_items_is_refused_with_what_would_do():
+    rows = [(user, item, item) for user in "ab" for item in range(7)]
+    with pytest.raises(InputError, match=r"set data.num_candidates to 4 or less"):
+        sequences_of(rows, num_items=10, num_candidates=5)
+    assert len(sequences_of(rows, num_items=10, num_candidates=4).user_ids) == 2
 
 
 def test_data_in_which_every_history_is_too_short_is_refused():

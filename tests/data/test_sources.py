@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.sources import _from_hub, read_tables
 from delrec_hf.errors import InputError
 
@@ -47,34 +48,34 @@ def test_a_hub_dataset_reads_from_all_splits_of_its_one_configuration(tmp_path):
 
 def test_a_file_and_the_name_of_another_are_refused(folder):
     with pytest.raises(InputError, match=r"is the file .* already; remove data.interactions"):
-        read_tables(str(folder / "interactions.csv"), interactions="other.csv")
+        read_tables(DataConfig(path=str(folder / "interactions.csv"), interactions="other.csv"))
 
 
 def test_a_missing_path_is_refused():
     for path in ("no/such/folder", "missing.csv", "./missing"):
         with pytest.raises(InputError, match=r"does not exist; set data.path"):
-            read_tables(path)
+            read_tables(DataConfig(path=path))
 
 
 def test_what_is_neither_here_nor_on_the_hub_is_refused(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="no folder or file here, and no dataset that can be"):
-        read_tables("nobody/nothing")
+        read_tables(DataConfig(path="nobody/nothing"))
     with pytest.raises(InputError, match=r"or toy or toy-hidden; did you mean `toy-hidden`\?"):
-        read_tables("toy-hiden")
+        read_tables(DataConfig(path="toy-hiden"))
     with pytest.raises(InputError, match=r"did you mean `toy-hidden`\?"):
-        read_tables("./toy-hidden")
+        read_tables(DataConfig(path="./toy-hidden"))
 
 
 def test_a_folder_without_a_known_name_is_refused_with_what_it_holds(folder):
     (folder / "interactions.csv").rename(folder / "log.csv")
     with pytest.raises(InputError, match=r"found items.csv, log.csv; .* set data.interactions"):
-        read_tables(str(folder))
+        read_tables(DataConfig(path=str(folder)))
     with pytest.raises(InputError, match=r"data.interactions names x.csv, .* found items.csv"):
-        read_tables(str(folder), interactions="x.csv")
+        read_tables(DataConfig(path=str(folder), interactions="x.csv"))
 
 
 def test_two_files_of_one_table_are_refused(folder):
     (folder / "items.tsv").write_text("item_id\ttitle\n")
     with pytest.raises(InputError, match=r"several files of items \(items.csv, items.tsv\)"):
-        read_tables(str(folder))
+        read_tables(DataConfig(path=str(folder)))

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.prepared import PreparedData, prepare
 
 

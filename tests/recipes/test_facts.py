@@ -5,7 +5,7 @@ from pathlib import Path
 import facts
 import numpy as np
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.prepared import prepare
 
 ROBOT, RETURNS, KISS, LOVE, KISS_II, UNKNOWN = range(6)

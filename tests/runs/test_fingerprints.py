@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from delrec_hf.data.interactions import DataConfig
+from delrec_hf.data.config import DataConfig
 from delrec_hf.runs import pipeline
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delrec_hf.data.columns import id_texts
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.data.readers import Table, read_table
+from delrec_hf.data.values import id_texts
 from delrec_hf.errors import InputError, suggest
 from delrec_hf.logging import get_logger
 from delrec_hf.teachers.histories import Histories, IntArray, column
