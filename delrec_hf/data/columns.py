@@ -68,7 +68,7 @@ def missing_column(table: Table, kind: str, given: str | None = None) -> str:
         )
     what = f"no column `{given}`" if given else f"no column known as {kind}"
     cure = "" if given else f"; set data.{kind}_column to the right one"
-    if len(names) == 1 and not given:
+    if len(names) == 1 and table.has_header and not given:
         cure += ", or data.separator to what stands between the columns"
     hint = suggest(given, names) if given else ""
     return f"{table.label} has {what}; found {found}{hint}{cure}"

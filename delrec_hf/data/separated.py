@@ -186,18 +186,16 @@ def _paired_quotes(raw: bytes, between: str, width: int, path: Path) -> tuple[by
                 raise InputError(f"{path} {fault}; write quotes inside a quoted value twice")
         mended += tamed != line
         lines.append(tamed)
-    notes = [f"{mended} lines with a quote that does not pair: it is text"] if mended else []
+    notes = [f"quotes that do not pair are text, on lines: {mended}"] if mended else []
     return "\n".join(lines).encode(), notes
 
 
 def _look_at_quotes(text: str, between: str, width: int) -> tuple[str | None, bool]:
     """Find the first quote that does not pair, and say whether spaces stand before quotes.
 
-    A quoted value that spans lines one of which has as many values as the table has columns is
-    not meant to: the rows would be swallowed without a word.
+    A quoted value that holds whole rows is not meant to: they would be swallowed without a word.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
-    inner = width - 1
     start = 1
     try:
         with _long_fields():
@@ -205,14 +203,22 @@ def _look_at_quotes(text: str, between: str, width: int) -> tuple[str | None, bo
                 for value in row:
                     if value.startswith(" ") and value.lstrip(" ").startswith('"'):
                         return None, True
-                    if "\n" in value and inner > 1:
-                        swallowed = value.split("\n")[1:]
-                        if any(line.count(between) == inner for line in swallowed):
-                            return f"line {start}: a quoted value holds whole rows", False
+                    if "\n" in value and _holds_rows(value, between, width):
+                        return f"line {start}: a quoted value holds whole rows", False
                 start = reader.line_num + 1
     except csv.Error as error:
         return f"line {start}: a quote does not pair ({error})", False
     return None, False
+
+
+def _holds_rows(value: str, between: str, width: int) -> bool:
+    """Say whether later lines of a value have as many values as the table has columns.
+
+    Of two columns, one separator in a line says little: then all lines must have it, and two of
+    them.
+    """
+    inner = [line.count(between) == width - 1 for line in value.split("\n")[1:]]
+    return any(inner) if width > 2 else width == 2 and len(inner) > 1 and all(inner)
 
 
 def _without_spaces(text: str, between: str) -> bytes:
