@@ -39,8 +39,6 @@ LEFT_OUT = {
 }
 """What may be left out, as `info.json` counts it."""
 
-_OF_LITTLE_WEIGHT = ("repeated_interactions", "repeated_item_rows")
-
 
 def describe(
     events: Table, catalogue: Table | None, names: ColumnNames, time: tuple[str, ...]
@@ -103,12 +101,15 @@ def log_times(line: str, rows: pa.Table, times: TimeColumns) -> None:
         logger.info("%s", line)
 
 
+def listed(left_out: Mapping[str, int]) -> list[str]:
+    """Return what was left out and how much of it, without what was not."""
+    return [f"{LEFT_OUT[name]}: {left_out[name]}" for name in LEFT_OUT if left_out.get(name)]
+
+
 def log_left_out(left_out: Mapping[str, int]) -> None:
     """Log each number of what was left out."""
-    for name, number in left_out.items():
-        if number:
-            log = logger.info if name in _OF_LITTLE_WEIGHT else logger.warning
-            log("left out: %s: %d", LEFT_OUT[name], number)
+    for line in listed(left_out):
+        logger.warning("left out: %s", line)
 
 
 def _line(what: str, table: Table, columns: Mapping[str, str | None]) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from delrec_hf.data.account import LEFT_OUT
+from delrec_hf.data.account import listed
 from delrec_hf.data.config import DataConfig
 from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.sequences import Sequences, build_sequences, split_sequences
@@ -28,13 +28,12 @@ def inspect(config: DataConfig) -> list[str]:
     split = split_sequences(sequences, config)
     titles = readable_titles(source.items["title"][:], config.max_title_characters)
     left_out = {**source.left_out, **sequences.left_out}
-    dropped = [f"  {LEFT_OUT[name]}: {left_out[name]}" for name in LEFT_OUT if left_out.get(name)]
     examples = ", ".join(f"{len(users)} {part}" for part, (users, _) in split.targets.items())
     return [
         "would read",
         *(f"  {line}" for line in source.reading),
         "would leave out",
-        *(dropped or ["  nothing"]),
+        *(f"  {line}" for line in listed(left_out) or ["nothing"]),
         "would keep",
         f"  {len(sequences.user_ids)} users, {len(titles)} items "
         f"({len(titles) - len(np.unique(sequences.items))} of them met by nobody), "

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from delrec_hf.data.account import about_times, describe, log_left_out, log_times
+from delrec_hf.data.account import about_times, describe, listed, log_left_out, log_times
 from delrec_hf.data.columns import ColumnNames, find_columns
 from delrec_hf.data.config import DataConfig
 from delrec_hf.data.expanded import one_row_each
@@ -95,9 +95,8 @@ def read_interactions(config: DataConfig) -> Source:
     rows = _with_items(rows, items, config, left_out)
     items = _of_core(items, rows, config, left_out)
     if not rows.num_rows:
-        log_left_out(left_out)
         raise InputError(
-            f"no interaction of {events.label} is left; the log says what was left out"
+            f"no interaction of {events.label} is left; left out: {'; '.join(listed(left_out))}"
         )
     reading.append(about_times(rows, times))
     log_times(reading[-1], rows, times)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 WORDS = ("Tin", "Oak", "Moss", "Fern")
 TITLES = [f"{word} {thing}" for word in WORDS for thing in ("Kettle", "Bridge", "Parade")]
@@ -81,7 +82,7 @@ def dated(form: str) -> Callable[[int], str]:
 def parquet(columns: dict[str, Any]) -> bytes:
     """Write a parquet file."""
     sink = pa.BufferOutputStream()
-    pa.parquet.write_table(pa.table(columns), sink)
+    pq.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue())
 
 
