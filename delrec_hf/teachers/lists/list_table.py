@@ -74,6 +74,8 @@ def _read(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read: {reason}; write the lists again") from error
+    for fault in table.faults:
+        raise InputError(f"{fault.message}; mend these lines, or write the lists again")
     names = table.data.column_names
     for name in _COLUMNS:
         if name not in names:
