@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from delrec_hf.files import write_json
+from delrec_hf.home import home
 from delrec_hf.logging import get_logger
 
 logger = get_logger(__name__)
@@ -27,13 +27,17 @@ def content_hash(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def content_hash_of(name: str, sha256: str) -> str:
+    """Return the `content_hash` of a file with this name and this sha256, without reading it."""
+    return hashlib.sha256(name.encode() + bytes.fromhex(sha256)).hexdigest()
+
+
 def cached_content_hash(*paths: Path) -> str:
     """Return `content_hash`; files are read once for as long as they stay as they are.
 
     A file stays as it is while its place, size, inode, and times of change do. What was found is
-    kept for other processes in `content_hashes.json`, in the folder that `DELREC_HOME` names, by
-    default `delrec_hf` in the user's cache folder. Where that cannot be written, each process reads
-    for itself.
+    kept for other processes in `home()/content_hashes.json`. Where that cannot be written, each
+    process reads for itself.
     """
     place = "\n".join(str(path.resolve()) for path in paths)
     state, newest = _state(paths)
@@ -66,9 +70,7 @@ def _state(paths: Iterable[Path]) -> tuple[str, int]:
 
 
 def _hashes_file() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    home = os.environ.get("DELREC_HOME") or Path(caches) / "delrec_hf"
-    return Path(home) / "content_hashes.json"
+    return home() / "content_hashes.json"
 
 
 def _kept_hashes() -> dict[str, list[str]]:

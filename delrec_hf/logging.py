@@ -5,7 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TextIO, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
@@ -69,6 +72,14 @@ def progress(
 
     hidden = disable_tqdm or not _is_main()
     yield from tqdm(items, desc=desc, total=total, disable=hidden or None)  # None: if no terminal
+
+
+def byte_progress(*, desc: str, total: int | None = None, initial: int = 0) -> "tqdm[NoReturn]":
+    """Return a progress bar that counts bytes, shown where `progress` would show one."""
+    from tqdm.auto import tqdm
+
+    hidden = not _is_main() or None
+    return tqdm(desc=desc, total=total, initial=initial, unit="B", unit_scale=True, disable=hidden)
 
 
 def _is_main() -> bool:

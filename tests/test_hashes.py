@@ -1,5 +1,6 @@
 """A hash is that of the present content, whoever hashed it before."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from delrec_hf.hashes import cached_content_hash, content_hash
+from delrec_hf.hashes import cached_content_hash, content_hash, content_hash_of
 
 HASH = (
     "import sys; from pathlib import Path; from delrec_hf.hashes import cached_content_hash\n"
@@ -36,6 +37,12 @@ def weights(settled: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = next(settled)
     monkeypatch.setenv("DELREC_HOME", str(folder.parent / "home"))
     return folder
+
+
+def test_the_hash_of_a_file_follows_from_its_name_and_sha256(weights: Path) -> None:
+    path = weights / "a.bin"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert content_hash_of(path.name, sha256) == content_hash(path)
 
 
 def _kept(folder: Path) -> list[list[str]]:

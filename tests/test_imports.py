@@ -26,6 +26,7 @@ FLOORS = (
         "resources",
         "files",
         "hashes",
+        "home",
         "labels",
         "logging",
         "errors",
