@@ -17,6 +17,7 @@ from delrec_hf.data.candidates import draw_candidates
 from delrec_hf.data.config import DataConfig
 from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.sequences import Sequences, Split, build_sequences, split_sequences
+from delrec_hf.data.sources import published_terms
 from delrec_hf.data.titles import readable_titles
 from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError
@@ -325,7 +326,7 @@ def _info(
     return {
         "dataset": config.dataset_name,
         "toy_world": config.path if config.path in TOY_WORLDS else None,
-        "terms": config.terms,
+        "terms": config.terms or published_terms(config.path),
         "domain": config.domain,
         "split": config.split,
         "history_length": config.history_length,

@@ -15,6 +15,8 @@ from datasets import (
 )
 
 from delrec_hf.data.config import TABLES, DataConfig
+from delrec_hf.data.known import fetch_known, is_known
+from delrec_hf.data.published import KNOWN
 from delrec_hf.data.readers import FORMATS, Layout, Table, file_format, plain_name, read_table
 from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.errors import InputError, suggest
@@ -58,15 +60,38 @@ def read_tables(config: DataConfig) -> tuple[Table, Table | None]:
         world = toy_world(config.path)
         events = pa.Table.from_pandas(world.interactions, preserve_index=False)
         return Table(config.path, events), Table(config.path, pa.Table.from_pandas(world.items))
-    files = local_files(config.path, config.interactions, config.items)
+    path, interactions, items = config.path, config.interactions, config.items
+    if is_published(path):
+        found = fetch_known(path)
+        path = str(found.folder)
+        interactions = interactions or found.dataset.interactions
+        items = items or found.dataset.items
+        if config.domain != found.dataset.domain:
+            logger.warning(
+                "prompts speak of these items as `%s`; data.domain: %s would fit %s",
+                config.domain,
+                found.dataset.domain,
+                config.path,
+            )
+    files = local_files(path, interactions, items)
     if files is None:
-        return _from_hub(config.path, config.interactions, config.items)
+        return _from_hub(path, interactions, items)
     first, second = files
     layouts = [
         Layout(config.separator, config.encoding, config.names_of(table)) for table in TABLES
     ]
     logger.info("reading interactions from %s, items from %s", first, second or "the same file")
     return read_table(first, layouts[0]), None if second is None else read_table(second, layouts[1])
+
+
+def is_published(path: str) -> bool:
+    """Say whether a path is the name of a known dataset, and no file or folder here."""
+    return is_known(path) and not Path(path).expanduser().exists()
+
+
+def published_terms(path: str) -> str | None:
+    """Return the terms of a known dataset; None for other data."""
+    return KNOWN[path].terms if is_published(path) and path in KNOWN else None
 
 
 def local_files(
@@ -105,7 +130,8 @@ def local_files(
         return None
     raise InputError(
         f"{path} does not exist; set data.path to a folder, a file of interactions, the Hub id "
-        f"of a dataset, or {' or '.join(TOY_WORLDS)}{suggest(path, TOY_WORLDS)}"
+        f"of a dataset, {' or '.join(TOY_WORLDS)}, or a known dataset such as movielens-1m"
+        f"{suggest(path, [*TOY_WORLDS, *KNOWN])}"
     )
 
 
@@ -185,7 +211,7 @@ def _from_hub(repo: str, interactions: str | None, items: str | None) -> tuple[T
         raise InputError(
             f"{repo} is no folder or file here, and no dataset that can be loaded from the Hub "
             f"({type(error).__name__}: {reason}); set data.path to a folder, a file, a Hub id, or "
-            f"{' or '.join(TOY_WORLDS)}{suggest(repo, TOY_WORLDS)}"
+            f"{' or '.join(TOY_WORLDS)}{suggest(repo, [*TOY_WORLDS, *KNOWN])}"
         ) from error
     if first is None:
         raise InputError(

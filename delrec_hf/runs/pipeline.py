@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from delrec_hf.checkpoints import deciding_settings
 from delrec_hf.data.config import DataConfig
-from delrec_hf.data.sources import local_files
+from delrec_hf.data.sources import is_published, local_files
 from delrec_hf.data.toy_world import TOY_WORLDS
 from delrec_hf.errors import InputError
 from delrec_hf.hashes import cached_content_hash, fingerprint
@@ -193,7 +193,7 @@ def _fingerprint(
 def _source_print(config: DataConfig) -> str:
     """Hash the files that are read and no others: a run's folder may lie beside them."""
     files = None
-    if config.path not in TOY_WORLDS:
+    if config.path not in TOY_WORLDS and not is_published(config.path):
         files = local_files(config.path, config.interactions, config.items)
     return config.path if files is None else cached_content_hash(*filter(None, files))
 
