@@ -11,7 +11,7 @@ from delrec_hf.data.config import DataConfig
 from delrec_hf.data.prepared import prepare
 from delrec_hf.data.sources import _from_hub, read_tables
 from delrec_hf.errors import InputError
-from tests.data.inputs import TITLES, events, items
+from tests.data import inputs
 from tests.data.publisher import publishing
 
 TIMES, TITLES = [3, 1, 2], ["Heat", "Emma", "Mask, The"]
@@ -91,9 +91,9 @@ def test_two_files_of_one_table_are_refused(folder):
 def test_a_known_name_is_fetched_once_and_prepared(tmp_path, monkeypatch, caplog):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        rated = events("userId,movieId,timestamp,rating", extra=lambda row: "4.5")
+        rated = inputs.events("userId,movieId,timestamp,rating", extra=lambda row: "4.5")
         file.writestr("ml-latest-small/ratings.csv", rated)
-        file.writestr("ml-latest-small/movies.csv", items("movieId,title"))
+        file.writestr("ml-latest-small/movies.csv", inputs.items("movieId,title"))
     name = "ml-latest-small.zip"
     place = f"/files.grouplens.org/datasets/movielens/{name}"
     for offline in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
@@ -108,15 +108,15 @@ def test_a_known_name_is_fetched_once_and_prepared(tmp_path, monkeypatch, caplog
         server.files[f"{place}.md5"] = f"MD5 ({name}) = {checksum}\n".encode()
         prepared = prepare(config, tmp_path / "data")
     assert prepared.info["dataset"] == "movielens-latest-small"
-    assert "GroupLens" in prepared.info["terms"]
-    assert prepared.items["title"][:] == TITLES
+    assert "Harper & Konstan" in prepared.info["terms"]
+    assert prepared.items["title"][:] == inputs.TITLES
     assert "data.domain: movie would fit movielens-latest-small" in caplog.text
     again = prepare(config, tmp_path / "again")  # the server is gone
     assert again.examples["test"][:] == prepared.examples["test"][:]
 
 
 def test_a_misspelt_known_name_gets_the_nearest():
-    with pytest.raises(InputError, match=r"did you mean `movielens-1m`\?"):
-        read_tables(DataConfig(path="movielens-1n"))
+    with pytest.raises(InputError, match=r"did you mean `movielens-latest-small`\?"):
+        read_tables(DataConfig(path="movielens-latest-smal"))
     with pytest.raises(InputError, match=r"did you mean `amazon-2023/All_Beauty`\?"):
         read_tables(DataConfig(path="amazon-2023/All_Beuty"))
