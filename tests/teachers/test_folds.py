@@ -29,8 +29,7 @@ from delrec_hf.teachers.learning.windows import LengthGroups
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import all_positions, predict, read_predictions
 from delrec_hf.teachers.teacher import Teacher
-
-from .conftest import prepared_from
+from tests.teachers.prepared_data import prepared_from
 
 Configure = Callable[..., TeacherConfig]
 Save = Callable[[PreparedData], Path]
