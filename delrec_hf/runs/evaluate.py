@@ -10,14 +10,9 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.evaluator import (
-    EvaluateConfig,
-    Scores,
-    agreement,
-    measure,
-    summarise,
-)
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
 from delrec_hf.evaluation.report import format_table
+from delrec_hf.evaluation.results import agreement, summarise
 from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.seeds import USERS_FILE
 from delrec_hf.evaluation.slices import SEEN
