@@ -18,12 +18,9 @@ from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
-from delrec_hf.training.distillation import (
-    DistilConfig,
-    PatternDistillationTrainer,
-    new_soft_prompt,
-)
+from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
+from delrec_hf.training.soft_prompt import new_soft_prompt
 from tests.film_rows import ITEMS, make_rows
 from tests.tiny_backbones import SHAPES, byte_level_tokenizer
 from tests.training.settings import plain_settings

@@ -30,7 +30,7 @@ from delrec_hf.ranking.weighing import Fusion
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.loading import load_teacher
-from delrec_hf.training.distillation import new_soft_prompt
+from delrec_hf.training.soft_prompt import new_soft_prompt
 
 logger = get_logger(__name__)
 
