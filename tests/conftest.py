@@ -1,4 +1,4 @@
-"""Tiny backbones of several shapes, instruction rows and trainers; all made on the spot."""
+"""Tiny backbones, rows about films and trainers of both stages; all made on the spot."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -6,94 +6,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.rows import ranking_rows
-from delrec_hf.instructions.templates import DOMAINS, lsr_prompt, rps_prompt, ta_prompt
+from delrec_hf.instructions.templates import DOMAINS
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig
 from delrec_hf.modeling.backbone import BackboneConfig, describe_backbone, load_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
-from delrec_hf.training.distillation import (
-    DistilConfig,
-    PatternDistillationTrainer,
-    new_soft_prompt,
-)
+from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
-
-TITLES = [
-    "Heat (1995)",
-    "Heathers (1988)",
-    "Alien (1979)",
-    "Aliens (1986)",
-    "The Matrix (1999)",
-    "The Matrix Reloaded (2003)",
-    "Fargo (1996)",
-    "M (1931)",
-    "The Shawshank Redemption (1994)",
-    "Toy Story (1995)",
-    "Toy Story 2 (1999)",
-    "A Bug's Life (1998)",
-]
-ITEMS = {f"i{number}": title for number, title in enumerate(TITLES)}
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-_SHAPE = {
-    "vocab_size": 400,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.2,  # lively logits: with the usual 0.02 everything would look alike
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": 2,
-}
-_GQA = {**_SHAPE, "num_key_value_heads": 2}
-SHAPES: dict[str, Any] = {
-    "qwen2": lambda: Qwen2Config(**_GQA, tie_word_embeddings=True),
-    "qwen2-wide": lambda: Qwen2Config(  # bitsandbytes quantises blocks of 64
-        **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=True
-    ),
-    "llama": lambda: LlamaConfig(**_GQA, tie_word_embeddings=False),
-    "llama-wide": lambda: LlamaConfig(
-        **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=False
-    ),
-    "mistral": lambda: MistralConfig(**_GQA, sliding_window=16),
-    "gemma2": lambda: Gemma2Config(
-        **_GQA, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, tie_word_embeddings=True
-    ),
-    "gemma3": lambda: Gemma3TextConfig(
-        **_GQA, head_dim=8, sliding_window=512, query_pre_attn_scalar=8, tie_word_embeddings=True
-    ),
-    "gpt_neox": lambda: GPTNeoXConfig(**_SHAPE, tie_word_embeddings=False),
-    "gpt2": lambda: GPT2Config(
-        vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=512, n_inner=48,
-        initializer_range=0.2, bos_token_id=None, eos_token_id=2, pad_token_id=0,
-    ),
-}  # fmt: skip
+from delrec_hf.training.soft_prompt import new_soft_prompt
+from tests.film_rows import ITEMS, make_rows
+from tests.tiny_backbones import SHAPES, byte_level_tokenizer
+from tests.training.settings import plain_settings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,26 +40,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 400 pieces with the ChatML template."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=380,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
-        show_progress=False,
-    )
-    wording = rps_prompt(DOMAINS["movie"], TITLES, TITLES)
-    bpe.train_from_iterator([wording, *TITLES] * 3, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token="<|pad|>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-        chat_template=CHATML,
-        clean_up_tokenization_spaces=False,
-    )
+    return byte_level_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -169,34 +80,7 @@ def load_tiny(tiny_backbone: Callable[[str], Path]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def instruction_rows() -> Callable[..., Dataset]:
-    """A function that returns instruction rows of a task, titles of several lengths."""
-
-    def make(task: str, number: int = 12, seed: int = 0) -> Dataset:
-        generator = np.random.default_rng([seed, len(task)])
-        domain, rows = DOMAINS["movie"], []
-        for user in range(number):
-            drawn = [TITLES[k] for k in generator.permutation(len(TITLES))]
-            history = drawn[: 2 + user % 3]
-            candidates = drawn[5:9]
-            target = candidates[int(generator.integers(4))]
-            if task == "ta":
-                text = ta_prompt(domain, history, drawn[4], candidates)
-            else:
-                text = (rps_prompt if task == "rps" else lsr_prompt)(domain, history, candidates)
-            ids = {title: item for item, title in ITEMS.items()}
-            rows.append(
-                {
-                    "prompt": [{"role": "user", "content": text}],
-                    "completion": [{"role": "assistant", "content": target}],
-                    "task": task,
-                    "user_id": f"u{user}",
-                    "candidates": [ids[title] for title in candidates],
-                    "target": ids[target],
-                }
-            )
-        return Dataset.from_list(rows)
-
-    return make
+    return make_rows
 
 
 @pytest.fixture(scope="session")
@@ -224,35 +108,13 @@ def rows_to_rank(
     return make
 
 
-def _settings(output_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
-    plain = {
-        "output_dir": str(output_dir),
-        "loss": "title",
-        "use_cpu": True,
-        "bf16": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "per_device_train_batch_size": 2,
-        "per_device_eval_batch_size": 4,
-        "logging_steps": 1,
-        "max_steps": 4,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-        "gradient_checkpointing": False,
-        "lr_scheduler_type": "constant",
-    }
-    return plain | given
-
-
 @pytest.fixture(scope="session")
 def distil_config() -> Callable[..., DistilConfig]:
     """A function that returns settings of stage 1, those given over plain ones."""
 
     def make(output_dir: Path, **given: Any) -> DistilConfig:
         given = {"num_virtual_tokens": 5, "learning_rate": 0.05} | given
-        return DistilConfig(**_settings(output_dir, given))
+        return DistilConfig(**plain_settings(output_dir, given))
 
     return make
 
@@ -263,7 +125,7 @@ def finetune_config() -> Callable[..., FinetuneConfig]:
 
     def make(output_dir: Path, **given: Any) -> FinetuneConfig:
         given = {"lora_r": 4, "learning_rate": 0.01} | given
-        return FinetuneConfig(**_settings(output_dir, given))
+        return FinetuneConfig(**plain_settings(output_dir, given))
 
     return make
 

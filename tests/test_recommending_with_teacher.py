@@ -19,7 +19,7 @@ from delrec_hf.modeling.artefact import TEACHER_FILES, ArtefactConfig, hold_teac
 from delrec_hf.ranking.fused_teacher import best_unseen
 from delrec_hf.ranking.weighing import Fusion, Part, Scale
 from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
-from tests.conftest import ITEMS, TITLES
+from tests.film_rows import ITEMS, TITLES
 
 HISTORY = ["Heat (1995)", "Alien (1979)"]
 LM, TEACHER = 0.5, 3.0

@@ -25,12 +25,9 @@ from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
 from delrec_hf.logging import quiet_libraries
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.training.common import widths
-from delrec_hf.training.distillation import (
-    DistilConfig,
-    PatternDistillationTrainer,
-    new_soft_prompt,
-)
+from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
+from delrec_hf.training.soft_prompt import new_soft_prompt
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 

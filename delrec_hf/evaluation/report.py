@@ -1,12 +1,11 @@
-"""Results as tables, plain for the terminal and Markdown for docs and cards."""
+"""The report: which tables and notes results fill, for the terminal and for docs and cards."""
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from delrec_hf.evaluation.metrics import EXPECTED_HR
+from delrec_hf.evaluation.table import Table, escape, markdown, one_line, plain_text
 
 SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", "log_loss")
 """Columns of the table, as many as fit; results.json holds NDCG@5 too."""
@@ -18,23 +17,6 @@ _LONGEST_NAME = 22
 _UNKNOWN = "-"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A titled table; the columns after the first `left` ones are aligned to the right.
-
-    Attributes:
-        title: Line above it.
-        headers: One name per column.
-        rows: Cells as text.
-        left: How many columns are aligned to the left.
-    """
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    left: int = 1
-
-
 def format_table(results: Mapping[str, Any]) -> str:
     """Return results as aligned plain text, at most 110 columns wide.
 
@@ -44,7 +26,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     """
     blocks = [
         _wrapped(protocol_line(results)),
-        *(_plain(table) for table in tables(results)),
+        *(plain_text(table) for table in tables(results)),
         *(_wrapped(note) for note in notes(results)),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -54,7 +36,7 @@ def format_markdown(results: Mapping[str, Any]) -> str:
     """Return the same report as GitHub-flavoured Markdown."""
     blocks = [
         escape(protocol_line(results)),
-        *(_markdown(table) for table in tables(results)),
+        *(markdown(table) for table in tables(results)),
         *(escape(note) for note in notes(results)),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -78,7 +60,7 @@ def protocol_line(results: Mapping[str, Any]) -> str:
         "seeds": ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds,
     }
     shown = [
-        f"{name}: {_one_line(value)}" for name, value in facts.items() if value not in (None, "")
+        f"{name}: {one_line(value)}" for name, value in facts.items() if value not in (None, "")
     ]
     line = "; ".join(shown)
     return line[:1].upper() + line[1:]
@@ -141,15 +123,6 @@ def weighed(parts: Mapping[str, Mapping[str, Any]]) -> str:
         unit = "log " if one["scale"]["kind"] == "log" else ""
         shown.append(f"{one['weight']:.3g} [{low:.3g}, {high:.3g}] x {unit}{part}")
     return " + ".join(shown)
-
-
-def escape(text: str) -> str:
-    r"""Return text that Markdown shows as it is, in a table cell or outside one.
-
-    >>> print(escape("a|b *c*\n<i> [d](e) [0.1, 0.2]"))
-    a\|b \*c\* \<i\> [d\](e) [0.1, 0.2]
-    """
-    return re.sub(r"([\\`*_<>|~$&]|\](?=[(\[:]))", r"\\\1", _one_line(text))
 
 
 def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -246,7 +219,7 @@ def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
         [
             _shortened(name),
             f"{_number(one.get('agreement'))}{_interval(one.get('ci95'))}",
-            _one_line(one.get("users", _UNKNOWN)),
+            one_line(one.get("users", _UNKNOWN)),
         ]
         for name, one in distillation.items()
     ]
@@ -286,34 +259,10 @@ def _seconds(value: Any) -> str:
     return f"{value:.1f}" if isinstance(value, int | float) else _UNKNOWN
 
 
-def _one_line(value: Any) -> str:
-    return " ".join(str(value).split())
-
-
 def _shortened(name: Any) -> str:
-    text = _one_line(name)
+    text = one_line(name)
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, width=110, subsequent_indent="  ")
-
-
-def _plain(table: Table) -> str:
-    rows = [table.headers, *table.rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if number < table.left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([table.title, lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
-
-
-def _markdown(table: Table) -> str:
-    rule = ["---" if number < table.left else "---:" for number in range(len(table.headers))]
-    rows = [[escape(cell) for cell in row] for row in (table.headers, *table.rows)]
-    lines = [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
-    return "\n".join([f"**{escape(table.title)}**", "", *lines])

@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, comparisons, means, weights
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores
+from delrec_hf.evaluation.results import comparisons, means, weights
 from delrec_hf.teachers.predictions import predict
 from delrec_hf.teachers.teacher import Teacher
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from delrec_hf.evaluation.evaluator import EvaluateConfig, comparisons, means
+from delrec_hf.evaluation.evaluator import EvaluateConfig
+from delrec_hf.evaluation.results import comparisons, means
 from delrec_hf.evaluation.slices import SEEN, slices
 from delrec_hf.files import read_json
 

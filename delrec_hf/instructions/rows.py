@@ -10,10 +10,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.instructions.builders import lsr_rows, rps_rows, ta_rows
 from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.joined import with_order, with_suggested
+from delrec_hf.instructions.lsr import lsr_rows
+from delrec_hf.instructions.rps import rps_rows
+from delrec_hf.instructions.ta import ta_rows
 from delrec_hf.instructions.templates import Domain
 from delrec_hf.instructions.titles import safe_titles
 

@@ -10,14 +10,9 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.evaluator import (
-    EvaluateConfig,
-    Scores,
-    agreement,
-    measure,
-    summarise,
-)
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
 from delrec_hf.evaluation.report import format_table
+from delrec_hf.evaluation.results import agreement, summarise
 from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.seeds import USERS_FILE
 from delrec_hf.evaluation.slices import SEEN
@@ -35,7 +30,7 @@ from delrec_hf.ranking.weighing import Fusion
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.loading import load_teacher
-from delrec_hf.training.distillation import new_soft_prompt
+from delrec_hf.training.soft_prompt import new_soft_prompt
 
 logger = get_logger(__name__)
 

@@ -22,12 +22,9 @@ from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.rows import distil_rows, to_learn
 from delrec_hf.runs.run import Run
 from delrec_hf.training.common import shown_settings
-from delrec_hf.training.distillation import (
-    DistilConfig,
-    PatternDistillationTrainer,
-    new_soft_prompt,
-)
+from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+from delrec_hf.training.soft_prompt import new_soft_prompt
 
 logger = get_logger(__name__)
 

@@ -4,22 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
-from peft import PromptTuningConfig, PromptTuningInit, TaskType
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
-from delrec_hf.training.common import (
-    StageConfig,
-    check_lengths,
-    check_trainer_config,
-)
+from delrec_hf.training.common import StageConfig, check_lengths, check_trainer_config
 from delrec_hf.training.listwise import ListwiseCollator
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.task_weighting import dynamic_weights, fixed_weights
@@ -109,48 +103,6 @@ class DistilConfig(StageConfig):
         check_trainer_config(self, "distil")
 
 
-def new_soft_prompt(
-    backbone: PreTrainedModel, config: DistilConfig, tokenizer: PreTrainedTokenizerBase
-) -> DelRecModel:
-    """Put an untrained soft prompt in front of a frozen backbone.
-
-    Args:
-        backbone: The language model.
-        config: Number and initialisation of the virtual tokens.
-        tokenizer: The backbone's; `prompt_init: text` reads its text with it.
-    """
-    starts = {
-        "random": PromptTuningInit.RANDOM,
-        "vocabulary": PromptTuningInit.SAMPLE_VOCAB,
-        "text": PromptTuningInit.TEXT,
-    }
-    from_text = config.prompt_init == "text"
-    text_config = backbone.config.get_text_config()
-    prompt_config = PromptTuningConfig(
-        task_type=TaskType.CAUSAL_LM,
-        num_virtual_tokens=config.num_virtual_tokens,
-        prompt_tuning_init=starts[config.prompt_init],
-        prompt_tuning_init_text=config.prompt_init_text if from_text else None,
-        tokenizer_name_or_path=backbone.name_or_path if from_text else None,
-        token_dim=backbone.get_input_embeddings().embedding_dim,
-        num_layers=text_config.num_hidden_layers,
-        num_attention_heads=text_config.num_attention_heads,
-    )
-    torch.manual_seed(config.seed)
-    # PEFT would load the tokenizer by its name once more, and never one that brings its own code.
-    prompt_config.inference_mode = from_text
-    model = DelRecModel(backbone, prompt_config)
-    prompt_config.inference_mode = False
-    if from_text:
-        words = np.resize(tokenizer(config.prompt_init_text)["input_ids"], len(model.soft_prompt))
-        embedding = backbone.get_input_embeddings()
-        with torch.no_grad():
-            places = torch.from_numpy(words).to(embedding.weight.device)
-            model.soft_prompt.copy_(embedding(places))
-    model.train_only("prompt")
-    return model
-
-
 def _check_whole_prompt(config: DistilConfig) -> None:
     """Refuse launches that leave no process the whole soft prompt and its whole gradient."""
     deepspeed = config.deepspeed_plugin
@@ -176,7 +128,7 @@ class PatternDistillationTrainer(RankingTrainer):
     sum.
 
     Args:
-        model: Backbone with an untrained soft prompt, see `new_soft_prompt`.
+        model: Backbone with an untrained soft prompt, see `soft_prompt.new_soft_prompt`.
         args: The settings.
         train_rows: Task to rows: for the loss `title` encoded ones (`input_ids`, `labels`), for
             `listwise` rows to rank (`prompt_ids`, `candidate_ids`, `target_place`, and `chances`

@@ -10,7 +10,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure, summarise
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
+from delrec_hf.evaluation.results import summarise
 from delrec_hf.evaluation.systems import SYSTEMS, System, chosen_systems
 
 USERS, CANDIDATES = 300, 6

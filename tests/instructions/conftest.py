@@ -1,4 +1,4 @@
-"""Tokenizers made on the spot, one per chat template or kind."""
+"""Tokenizers made on the spot, one per chat template or kind, and a world to ask about."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +14,8 @@ from tokenizers import (
     trainers,
 )
 from transformers import PreTrainedTokenizerFast
+
+from tests.instructions.world import World
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 
@@ -52,6 +54,11 @@ def _bpe(kind: str) -> Tokenizer:
             [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         )
     return bpe
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return World()
 
 
 @pytest.fixture(scope="session")

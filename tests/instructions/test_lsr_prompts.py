@@ -5,9 +5,9 @@ import pytest
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
-from delrec_hf.instructions.builders import lsr_rows
 from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.joined import with_order, with_suggested
+from delrec_hf.instructions.lsr import lsr_rows
 from delrec_hf.instructions.templates import DOMAINS
 
 MOVIE = DOMAINS["movie"]

@@ -19,8 +19,9 @@ from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.modeling.gguf import convert_gguf
 from delrec_hf.modeling.gguf_source import SOURCE_FILE, read_source
-from tests.conftest import CHATML, TITLES
+from tests.film_rows import TITLES
 from tests.modeling.gguf_files import write_llama
+from tests.tiny_backbones import CHATML
 
 gguf = pytest.importorskip("gguf")
 

@@ -16,7 +16,8 @@ from delrec_hf.errors import InputError
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.modeling.export import export
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.training.distillation import DistilConfig, new_soft_prompt
+from delrec_hf.training.distillation import DistilConfig
+from delrec_hf.training.soft_prompt import new_soft_prompt
 
 Make = Callable[..., Path]
 CODE = """

@@ -1,6 +1,7 @@
-"""Evaluation ranks with what is there, and says what is not."""
+"""Evaluation ranks with what is there, reads nothing else, and says what is missing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from delrec_hf.evaluation.systems import NAMES, SYSTEMS
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.baselines import Popularity
+from tests.runs.films import SYSTEMS as MEASURED
 from tests.runs.films import sections, stages_run, write_films
 
 SIMPLE = ["random", "popularity", "markov", "co-occurrence"]
@@ -188,3 +190,49 @@ def test_each_system_has_one_name_and_stands_in_one_list() -> None:
     for place, one in enumerate(SYSTEMS):
         assert set(one.parts) <= set(NAMES[:place])  # measured before they are fused
         assert (one.load is None) == bool(one.parts)
+
+
+@pytest.mark.slow
+def test_delrec_can_be_evaluated_alone(again: Callable[..., list[str]], tmp_path: Path) -> None:
+    ran = again(evaluate={"systems": ["delrec"], "max_users": 10})
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert ran == ["evaluate"]
+    assert set(results["systems"]) == {"delrec"}
+    assert results["protocol"]["users"] == 10
+    assert results["comparisons"] == []
+    assert "distillation" not in results
+
+
+@pytest.mark.slow
+def test_every_system_reranks_what_the_teacher_retrieves(
+    again: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    assert again(evaluate={"retrieve": 40}) == ["evaluate"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = results["retrieved"]
+    assert set(found["systems"]) == MEASURED
+    assert 0 < found["recall_ceiling"] < 1
+    for name, system in found["systems"].items():
+        assert system["hr@1"] <= system["hr@10"] <= found["recall_ceiling"] + 1e-9
+        assert ("weights" in system) == (found["protocol"]["fit_users"] > 0), name
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "End to end: best 40 of the catalogue by teacher/sasrec, reranked" in card
+
+
+@pytest.mark.slow
+def test_evaluation_reads_only_what_it_ranks_with(
+    again: Callable[..., list[str]], finished: Path, tmp_path: Path
+) -> None:
+    again()
+    for weights in (tmp_path / "run").rglob("*.safetensors"):
+        weights.unlink()
+    assert again(evaluate={"systems": ["random", "popularity", "markov"]}) == ["evaluate"]
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["systems"]
+    before = json.loads((finished / "results.json").read_text())["systems"]
+    for name in ("random", "popularity", "markov"):
+        # Exact: the same whole numbers and draws go through the same kernels.
+        assert without_seconds(found[name]) == without_seconds(before[name])
+
+
+def without_seconds(system: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in system.items() if name != "seconds"}

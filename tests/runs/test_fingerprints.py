@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from delrec_hf.data.config import DataConfig
+from delrec_hf.errors import InputError
 from delrec_hf.runs import pipeline
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.config import TeacherConfig
-from tests.runs.films import sections, stages_run, write_films
+from tests.runs.films import STAGES, TAUGHT, sections, stages_run, write_films
 
 Ran = Callable[..., list[str]]
 
@@ -133,3 +134,78 @@ def test_other_machines_settings_repeat_nothing(tmp_path: Path) -> None:
     before = json.loads((tmp_path / "run" / "run.json").read_text())
     run_recipe(Recipe(tmp_path / "run", moved), "teach")
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == before
+
+
+@pytest.mark.slow
+def test_a_finished_run_repeats_nothing(again: Callable[..., list[str]]) -> None:
+    assert again() == []
+    # What only shows on the terminal makes no difference.
+    assert again(distil={"logging_steps": 2, "disable_tqdm": True}) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "ran"),
+    [
+        ({"evaluate": {"scoring": "mean"}}, STAGES[3:]),
+        ({"evaluate": {"scoring": "calibrated"}}, STAGES[3:]),
+        ({"instructions": {"candidates": "unlisted"}}, STAGES[2:]),
+        ({"finetune": {"lora_r": 4, "controls": []}}, STAGES[4:]),
+        ({"distil": {"num_virtual_tokens": 5}}, STAGES[3:]),
+        ({"teacher": {"type": "markov"}}, TAUGHT),
+        ({"data": {"num_candidates": 5}}, STAGES),
+    ],
+)
+def test_a_changed_section_repeats_its_stage_and_those_after_it(
+    again: Callable[..., list[str]],
+    tmp_path: Path,
+    changes: dict[str, dict[str, Any]],
+    ran: list[str],
+) -> None:
+    assert again(**changes) == ran
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    without_control = changes.get("finetune", {}).get("controls") == []
+    assert ("lora-only" not in results["systems"]) == without_control
+    if changes.get("teacher"):
+        assert "teacher/markov" in results["systems"]
+
+
+def test_changed_data_repeat_what_reads_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = write_films(tmp_path / "films", users=12)
+    recipe = Recipe(tmp_path / "run", sections(films, teacher={"type": "popularity"}))
+    assert stages_run(recipe, caplog, "prepare") == ["prepare"]
+    assert stages_run(recipe, caplog, "teach") == ["teach"]
+    assert stages_run(recipe, caplog, "teach") == []
+    events = films / "interactions.csv"
+    events.write_text("\n".join(events.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(InputError, match="run `delrec prepare` first"):
+        run_recipe(recipe, "teach")
+    assert stages_run(recipe, caplog, "prepare") == ["prepare"]
+    assert stages_run(recipe, caplog, "teach") == ["teach"]
+
+
+def test_the_same_data_under_another_path_repeat_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = write_films(tmp_path / "films", users=12)
+    assert stages_run(Recipe(tmp_path / "run", sections(films)), caplog, "prepare") == ["prepare"]
+    moved = films.rename(tmp_path / "run" / "films")
+    assert stages_run(Recipe(tmp_path / "run", sections(moved)), caplog, "prepare") == []
+
+
+def test_only_the_files_that_are_read_decide_whether_data_have_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = write_films(tmp_path / "films", users=12)
+    given = {"path": str(films / "interactions.csv")}
+    recipe = Recipe(films / "run", sections(films, data=given, teacher={"type": "popularity"}))
+    (films / "movie").mkdir()
+    monkeypatch.chdir(films)
+    assert stages_run(recipe, caplog, "prepare") == ["prepare"]
+    (films / "movie" / "notes.txt").write_text("not the domain of that name")
+    assert stages_run(recipe, caplog, "teach") == ["teach"]
+    items = films / "items.csv"
+    items.write_text(items.read_text().replace("The", "A"))
+    assert stages_run(recipe, caplog, "prepare") == ["prepare"]

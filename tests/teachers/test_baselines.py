@@ -11,8 +11,7 @@ from scipy.sparse import csr_array
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.teachers.baselines import CoOccurrence, Markov, Popularity, Random
-
-from .conftest import SEQUENCES, prepared_from
+from tests.teachers.prepared_data import SEQUENCES, prepared_from
 
 
 def training_parts(prepared: PreparedData) -> list[list[int]]:

@@ -12,7 +12,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.teachers.histories import IntArray
 from delrec_hf.teachers.labels import teacher_chances
 from delrec_hf.teachers.teacher import FloatArray
-from tests.teachers.conftest import prepared_from
+from tests.teachers.prepared_data import prepared_from
 
 NUM_ITEMS = 12
 

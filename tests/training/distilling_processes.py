@@ -9,11 +9,8 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from delrec_hf.launch import part
-from delrec_hf.training.distillation import (
-    DistilConfig,
-    PatternDistillationTrainer,
-    new_soft_prompt,
-)
+from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
+from delrec_hf.training.soft_prompt import new_soft_prompt
 from tests.training.settings import PLAIN_GRADIENT, toy_backbone
 
 ANSWER = 4  # tokens of every answer: no process has more to learn from than another

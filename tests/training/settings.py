@@ -1,5 +1,6 @@
 """Settings that several tests of both stages train with."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +22,29 @@ PLAIN_GRADIENT: dict[str, Any] = {
     "disable_tqdm": True,
 }
 """Three steps that move weights by the gradient itself, and nothing else."""
+
+
+def plain_settings(output_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Four steps with a log line each, the keys given over them."""
+    plain = {
+        "output_dir": str(output_dir),
+        "loss": "title",
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 4,
+        "logging_steps": 1,
+        "max_steps": 4,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "gradient_checkpointing": False,
+        "lr_scheduler_type": "constant",
+    }
+    return plain | given
 
 
 def every(steps: int) -> dict[str, Any]:

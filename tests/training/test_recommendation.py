@@ -16,7 +16,7 @@ from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 from delrec_hf.training.trainer import RankingTrainer
-from tests.conftest import ITEMS
+from tests.film_rows import ITEMS
 from tests.training.settings import every
 
 Finetuner = Callable[..., RecommendationTrainer]

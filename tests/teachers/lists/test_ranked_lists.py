@@ -1,8 +1,8 @@
-"""Lists from elsewhere: what is read, what is refused, and what they score."""
+"""Lists from elsewhere as a teacher: what they score, how they are kept, and whose are missing."""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,56 +11,11 @@ import pytest
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.teachers.baselines import CoOccurrence
-from delrec_hf.teachers.histories import Histories
 from delrec_hf.teachers.lists.ranked_lists import RankedLists
 from delrec_hf.teachers.predictions import predict, score_candidates
+from tests.teachers.lists.honest_lists import without
 
 Write = Callable[[pd.DataFrame], Path]
-PARTS = ("train", "validation", "test")
-
-
-def honest_lists(prepared: PreparedData, length: int = 5) -> pd.DataFrame:
-    """The best unseen items by co-occurrence for every example."""
-    teacher = CoOccurrence.fit(prepared)
-    ids = np.array(prepared.items["item_id"][:])
-    frames = []
-    for part in PARTS:
-        found = predict(teacher, prepared, prepared.examples[part], length).to_pandas()
-        found["rank"] = [np.arange(1, len(items) + 1) for items in found["items"]]
-        frames.append(found.explode(["items", "rank"]))
-    frame = pd.concat(frames, ignore_index=True)
-    frame["item_id"] = ids[frame["items"].astype(int)]
-    frame["rank"] = frame["rank"].astype(int)
-    return frame[["user_id", "position", "item_id", "rank"]]
-
-
-def targets(prepared: PreparedData, *parts: str) -> pd.DataFrame:
-    frame = pd.concat([prepared.examples[part].to_pandas() for part in parts])
-    frame["item_id"] = [f"i{row}" for row in frame["target"]]
-    return frame[["user_id", "position", "item_id"]]
-
-
-def with_targets(lists: pd.DataFrame, prepared: PreparedData, *parts: str) -> pd.DataFrame:
-    """Append each target to its list, where it is not there."""
-    added = targets(prepared, *parts).assign(rank=1000)
-    keys = ["user_id", "position", "item_id"]
-    return pd.concat([lists, added]).drop_duplicates(keys, ignore_index=True)
-
-
-@pytest.fixture
-def lists(prepared: PreparedData) -> pd.DataFrame:
-    return honest_lists(prepared)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def make(frame: pd.DataFrame) -> Path:
-        path = tmp_path / "lists.parquet"
-        frame.to_parquet(path, index=False)
-        return path
-
-    return make
 
 
 def scores_of(found: RankedLists, user: str, position: int) -> dict[int, float]:
@@ -156,140 +111,6 @@ def test_lists_of_other_data_do_not_load(
         RankedLists.load(tmp_path / "empty", prepared)
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "csv.gz"])
-def test_text_files_are_read_as_well(
-    prepared: PreparedData, lists: pd.DataFrame, tmp_path: Path, ending: str
-) -> None:
-    path = tmp_path / f"lists.{ending}"
-    if ending == "jsonl":
-        lists.to_json(path, orient="records", lines=True)
-    else:
-        lists.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
-    found = RankedLists.read(path, prepared)
-    assert len(found.items) == len(lists)
-
-
-def test_ids_are_compared_as_texts(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write
-) -> None:
-    numbers = prepared.items.map(lambda row: {"item_id": row["item_id"][1:]})
-    lists["item_id"] = lists["item_id"].str[1:].astype(float)
-    found = RankedLists.read(write(lists), dataclasses.replace(prepared, items=numbers))
-    assert len(found.items) == len(lists)
-
-
-def changed(lists: pd.DataFrame, row: int, **values: object) -> pd.DataFrame:
-    lists = lists.astype(dict.fromkeys(values, object))
-    for name, value in values.items():
-        lists.loc[row, name] = value
-    return lists.infer_objects()
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"user_id": "nobody"}, r"1 of \d+ rows name an unknown user_id, first .* row 4: `nobody`"),
-        ({"item_id": "i99"}, r"unknown item_id, first .* row 4: `i99`.*data/items"),
-        ({"position": 99}, r"row 4: position 99 is outside .* stand at 0 to \d+"),
-        ({"position": -1}, "position is -1; expected a whole number"),
-        ({"position": 2.5}, r"position is 2\.5; expected a whole number"),
-        ({"rank": 1}, "contradicts row 1 of the list of user `u0`.*each rank once"),
-        ({"rank": -1}, "rank is -1"),
-        ({"rank": np.nan}, "rank is `.*expected a finite number"),
-    ],
-)
-def test_a_row_that_makes_no_sense_is_named(
-    prepared: PreparedData,
-    lists: pd.DataFrame,
-    write: Write,
-    values: dict[str, object],
-    message: str,
-) -> None:
-    with pytest.raises(InputError, match=message) as refused:
-        RankedLists.read(write(changed(lists, 3, **values)), prepared)
-    assert "\n" not in str(refused.value)
-
-
-def test_an_item_twice_in_a_list_is_an_error(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write
-) -> None:
-    twice = changed(lists, 3, item_id=lists.loc[1, "item_id"])
-    with pytest.raises(InputError, match=r"row 4 repeats item `i\d+` of row 2 .* user `u0`"):
-        RankedLists.read(write(twice), prepared)
-
-
-@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, None])
-def test_a_score_that_is_not_finite_is_an_error(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write, score: float | None
-) -> None:
-    lists["score"] = -lists["rank"].astype(float)
-    lists.loc[3, "score"] = score
-    with pytest.raises(InputError, match=r"row 4: score is .*expected a finite number"):
-        RankedLists.read(write(lists), prepared)
-
-
-def test_scores_that_rise_with_the_rank_are_an_error(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write
-) -> None:
-    lists["score"] = lists["rank"]
-    with pytest.raises(InputError, match=r"user `u0`.*score must not rise"):
-        RankedLists.read(write(lists), prepared)
-
-
-def test_texts_in_place_of_numbers_are_an_error(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write
-) -> None:
-    lists["rank"] = "first"
-    with pytest.raises(InputError, match="column `rank` holds something else than numbers"):
-        RankedLists.read(write(lists), prepared)
-
-
-def test_a_missing_column_is_an_error_that_names_the_nearest(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write
-) -> None:
-    path = write(lists.rename(columns={"item_id": "itemid"}))
-    with pytest.raises(InputError, match=r"no column `item_id`.*did you mean `itemid`"):
-        RankedLists.read(path, prepared)
-
-
-def _cut(whole: bytes) -> bytes:
-    return whole[: len(whole) // 2]
-
-
-def _scratched(whole: bytes) -> bytes:
-    return whole[:4] + bytes(len(whole) // 3) + whole[4 + len(whole) // 3 :]
-
-
-@pytest.mark.parametrize("damage", [_cut, _scratched, lambda _: b"", lambda _: b"PAR1" * 5])
-def test_a_damaged_file_is_one_line(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write, damage: Callable[[bytes], bytes]
-) -> None:
-    path = write(lists)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError) as refused:
-        RankedLists.read(path, prepared)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_missing_file_and_one_without_rows_are_named(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write, tmp_path: Path
-) -> None:
-    folder = tmp_path / "folder.parquet"
-    folder.mkdir()
-    with pytest.raises(InputError, match="does not exist"):
-        RankedLists.read(tmp_path / "nothing.parquet", prepared)
-    with pytest.raises(InputError, match="does not exist"):
-        RankedLists.read(folder, prepared)
-    with pytest.raises(InputError, match="holds no rows"):
-        RankedLists.read(write(lists[:0]), prepared)
-
-
-def without(lists: pd.DataFrame, examples: Sequence[dict[str, object]]) -> pd.DataFrame:
-    gone = pd.MultiIndex.from_tuples([(row["user_id"], row["position"]) for row in examples])
-    keys = pd.MultiIndex.from_frame(lists[["user_id", "position"]])
-    return lists[~keys.isin(gone)]
-
-
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_a_missing_list_is_an_error_naming_the_user(
     prepared: PreparedData, lists: pd.DataFrame, write: Write, part: str
@@ -342,45 +163,6 @@ def test_more_lists_than_examples_are_fine(
     assert scores_of(found, "u7", 0) == {3: 0.0, 4: -1.0}
 
 
-@pytest.mark.parametrize("part", ["validation", "test"])
-def test_targets_added_to_the_lists_are_caught_unless_allowed(
-    prepared: PreparedData,
-    lists: pd.DataFrame,
-    write: Write,
-    part: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    path = write(with_targets(lists, prepared, part))
-    with pytest.raises(InputError, match=f"lists of {part} examples.*allow_leaks: true"):
-        RankedLists.read(path, prepared)
-    with caplog.at_level(logging.WARNING, logger="delrec_hf"):
-        RankedLists.read(path, prepared, allow_leaks=True)
-    assert "allowed by teacher.allow_leaks" in caplog.text
-
-
-def test_training_targets_in_the_lists_are_a_warning(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write, caplog: pytest.LogCaptureFixture
-) -> None:
-    known = targets(prepared, "train").assign(rank=1)
-    lists = pd.concat([without(lists, prepared.examples["train"].to_list()), known])
-    with caplog.at_level(logging.WARNING, logger="delrec_hf"):
-        RankedLists.read(write(lists), prepared)
-    assert "remembers what it was trained on" in caplog.text
-
-
-def test_held_out_items_in_training_lists_are_caught(
-    prepared: PreparedData, lists: pd.DataFrame, write: Write
-) -> None:
-    later = targets(prepared, "validation", "test")
-    train = prepared.examples["train"].to_pandas().set_index("user_id")["position"]
-    later["position"] = later["user_id"].map(train)
-    later["rank"] = np.arange(len(later)) // 40 + 1000
-    keys = ["user_id", "position", "item_id"]
-    path = write(pd.concat([lists, later]).drop_duplicates(keys))
-    with pytest.raises(InputError, match="held-out item in the lists of train examples"):
-        RankedLists.read(path, prepared)
-
-
 @pytest.mark.parametrize(("shift", "message"), [(1, "is outside"), (-1, "40 of 40 test")])
 def test_positions_that_are_off_by_one_are_caught(
     prepared: PreparedData, lists: pd.DataFrame, write: Write, shift: int, message: str
@@ -388,22 +170,3 @@ def test_positions_that_are_off_by_one_are_caught(
     lists["position"] += shift
     with pytest.raises(InputError, match=message):
         RankedLists.read(write(lists), prepared)
-
-
-def test_lists_of_the_whole_catalogue_are_no_leak(prepared: PreparedData, write: Write) -> None:
-    lists = honest_lists(prepared, length=30)
-    assert len(RankedLists.read(write(lists), prepared).items) == len(lists)
-
-
-def test_lists_as_good_as_the_rule_of_the_data_are_no_leak(
-    cycle: PreparedData, write: Write
-) -> None:
-    sequences = Histories.of(cycle)
-    frames = [
-        part.to_pandas()[["user_id", "position", "target"]].assign(rank=1)
-        for part in cycle.examples.values()
-    ]
-    lists = pd.concat(frames)  # the next item on the ring is always the target
-    lists["item_id"] = [f"i{item}" for item in lists["target"]]
-    found = RankedLists.read(write(lists.drop(columns="target")), cycle)
-    assert len(found.targets) == 3 * len(sequences.users)
