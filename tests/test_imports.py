@@ -29,6 +29,7 @@ FLOORS = (
         "labels",
         "logging",
         "errors",
+        "title_words",
         "__init__",
     },
 )
