@@ -11,6 +11,7 @@ from delrec_hf.launch import another_failed, launch, leave, tell
 from delrec_hf.logging import configure, quiet_libraries
 from delrec_hf.runs.order import STAGES, stage_of_command
 from delrec_hf.runs.recipe import SECTIONS
+from delrec_hf.title_words import titles_as_options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +59,15 @@ def _to_launch(words: Sequence[str]) -> list[str]:
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, like every other mistake's."""
 
+    title_lists: Sequence[str] = ()
+    """Options that titles follow, whatever these look like."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        options = self._option_string_actions
+        return super().parse_known_args(
+            titles_as_options(args, self.title_lists, options), namespace
+        )
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see `{self.prog} --help`")
 
@@ -74,11 +84,25 @@ def _parser() -> argparse.ArgumentParser:
 
     recommend = _add(commands, "recommend", "recommend with a finished model", _recommend)
     recommend.add_argument("--model", required=True, help="folder or Hub id of a model")
+    recommend.title_lists = ("--history", "--candidates")
     recommend.add_argument(
-        "--history", required=True, nargs="+", metavar="TITLE", help="titles or ids, oldest first"
+        "--history",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="TITLE",
+        help="titles or ids, oldest first; id:21 and title:21 where 21 is both",
     )
     recommend.add_argument(
-        "--candidates", nargs="+", metavar="TITLE", help="rank these (default: the catalogue)"
+        "--candidates",
+        nargs="+",
+        action="extend",
+        metavar="TITLE",
+        help="rank these (default: the catalogue)",
+    )
+    recommend.epilog = (
+        "All words after --history and --candidates are titles up to the next option, also -30- "
+        "or --help; one spelt like another option is written title:--json or --history=--json."
     )
     recommend.add_argument("--top_k", type=int, default=10, help="how many (default: 10)")
     recommend.add_argument(

@@ -1,6 +1,5 @@
 """A finished model as one object: histories in, ranked items out."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from delrec_hf.data.titles import turn_article
+from delrec_hf.data.lookup import ItemIndex
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.templates import lsr_messages
@@ -141,8 +140,9 @@ class Recommender:
         retrieves its best unseen items, and these are ranked by both.
 
         Args:
-            history: Titles or ids, oldest first; the language model reads the last
-                `config.history_length`, the teacher as many as it can.
+            history: Titles or ids, oldest first (`id:21` and `title:21` where one is also the
+                other); the language model reads the last `config.history_length`, the teacher as
+                many as it can.
             candidates: Titles or ids to rank; by default the catalogue without the history.
             top_k: How many to return.
             with_teacher: Fuse the language model's scores with the teacher's; False: the language
@@ -156,8 +156,8 @@ class Recommender:
             At most `top_k` recommendations, best first.
 
         Raises:
-            InputError: If the history is empty, a title is unknown, a number is below 1, or the
-                teacher or its weights are wanted and not there.
+            InputError: If the history is empty, a title is unknown or means several items, a number
+                is below 1, or the teacher or its weights are wanted and not there.
         """
         if not history:
             raise InputError("the history is empty; give one title or id at least")
@@ -177,20 +177,12 @@ class Recommender:
         return self._ranked(seen, offered, top_k, advice, fuses, disable_tqdm)
 
     def find(self, text: str) -> int:
-        """Return the row of an item in the catalogue by its id or title.
+        """Return the row of an item in the catalogue by its id or title, as `ItemIndex.find`.
 
         Raises:
-            InputError: If there is none, with the nearest titles.
+            InputError: If there is none, with the nearest titles, or the text means several items.
         """
-        row = self._rows.get(text.strip())
-        if row is None:
-            row = self._loose_rows.get(_loose(text))
-        if row is not None:
-            return row
-        nearest = difflib.get_close_matches(_loose(text), self._loose_rows, n=3, cutoff=0.5)
-        hint = ", ".join(f'"{self.titles[self._loose_rows[name]]}"' for name in nearest)
-        cure = f"; did you mean {hint}?" if hint else "; give a title or id of the catalogue"
-        raise InputError(f'"{text}" is not among the {len(self.titles)} known items{cure}')
+        return self._index.find(text)
 
     def _fuses(self, wanted: bool | None) -> bool:
         """Say whether the teacher's scores join in."""
@@ -304,16 +296,5 @@ class Recommender:
         return self.encoder.encode_answers(self._safe_titles)
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
-        titles = {title: row for row, title in enumerate(self.titles)}
-        return titles | {item_id: row for row, item_id in enumerate(self.item_ids)}
-
-    @cached_property
-    def _loose_rows(self) -> dict[str, int]:
-        return {_loose(title): row for row, title in enumerate(self.titles)}
-
-
-def _loose(title: str) -> str:
-    """Return a title as it is compared where it does not match letter by letter."""
-    # Articles are known by their capital letter.
-    return turn_article(" ".join(title.split()).title()).casefold()
+    def _index(self) -> ItemIndex:
+        return ItemIndex(self.item_ids, self.titles)

@@ -120,10 +120,10 @@ def test_unknown_command_and_flags_are_one_line(
         "recommend",
         "--model",
         "m",
-        "--history",
-        "a",
         "--colour",
         "red",
+        "--history",
+        "a",
     )
     assert "top_k" in refused("recommend", "--model", "m", "--history", "a", "--top_k", "many")
     assert "log_level" in refused("run", "--config", recipe(), "--log_level", "loud")
@@ -234,6 +234,41 @@ def test_recommend_suggests_titles_and_prints_a_ranking(
     found = json.loads(capsys.readouterr().out)
     assert len(found) == 2
     assert not {one["item_id"] for one in found} & {"a", "b"}
+
+
+def test_recommend_takes_titles_that_look_like_options(
+    refused: Callable[..., str],
+    make_artefact: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    titles = {"a": "-30-", "b": "--help", "c": "-h", "d": "--json", "e": "--Wait=1", "f": "Fargo"}
+    titles |= {"g": "- and on", "h": "--"}
+    model = str(make_artefact(titles=titles))
+
+    def candidates(*words: str) -> set[str]:
+        capsys.readouterr()
+        assert main(("recommend", "--model", model, *words)) == 0
+        return {one["item_id"] for one in json.loads(capsys.readouterr().out)}
+
+    offered = ("--candidates", "--help", "-h", "--Wait=1", "- and on", "title:--", "--json")
+    assert candidates("--history", "-30-", "Fargo", *offered) == {"b", "c", "e", "g", "h"}
+    assert candidates(*offered, "--history", "-30-", "--top_k=1", "--device", "cpu")
+    spelt_out = ("--history=-30-", "--history", "-h", "--candidates=--json", "--candidates=--help")
+    assert candidates(*spelt_out, "--json") == {"b", "d"}
+    assert candidates("--history", "title:--json", "--candidates", "Fargo", "--json") == {"f"}
+    assert 'not among the 8 known items; did you mean "-30-"' in refused(
+        "recommend", "--model", model, "--history", "-31-"
+    )
+
+
+def test_recommend_takes_no_misspelt_option_for_a_title(refused: Callable[..., str]) -> None:
+    words = ("recommend", "--model", "m", "--history", "a")
+    told = refused(*words, "--topk", "3")
+    assert "`--topk` is not an option; did you mean `--top_k`?" in told
+    assert "`title:--topk`" in told
+    assert "--candidates: expected at least one" in refused(*words, "--candidates", "--json")
+    assert "--history: expected at least one" in refused(*words, "--history")
+    assert "required: --model" in refused("recommend", "--history", "--help")
 
 
 def test_backbone_writes_a_folder_or_one_line(

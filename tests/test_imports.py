@@ -30,6 +30,7 @@ FLOORS = (
         "labels",
         "logging",
         "errors",
+        "title_words",
         "__init__",
     },
 )

@@ -44,13 +44,28 @@ def test_titles_and_ids_name_the_same_items(recommender: Recommender) -> None:
         ("a bug's  life (1998)", "i11"),
         ("Bug's Life, A (1998)", "i11"),
         ("bug's life, a (1998)", "i11"),
+        ("A Bug&#39;s <i>Life</i>\n(1998)", "i11"),
+        ("\ufeffA Bug's\u200b Life (1998)", "i11"),
         ("i7", "i7"),
+        ("id:i7", "i7"),
+        ("title:m (1931)", "i7"),
     ],
 )
 def test_titles_are_found_however_they_are_written(
     recommender: Recommender, given: str, item_id: str
 ) -> None:
     assert recommender.item_ids[recommender.find(given)] == item_id
+
+
+def test_a_name_of_several_items_is_refused_in_history_and_candidates(make_artefact: Make) -> None:
+    titles = {"7": "21", "21": "Amber Piano", "a": "Emma", "b": "Emma [2]", "c": "Heat"}
+    recommender = Recommender.from_pretrained(make_artefact(titles=titles))
+    with pytest.raises(InputError, match=r'"Amber Piano" \(id 21\) or "21" \(id 7\)'):
+        recommender.recommend(["21"])
+    with pytest.raises(InputError, match=r'"Emma" \(id a\) or "Emma \[2\]" \(id b\)'):
+        recommender.recommend(["Heat"], ["emma", "21"])
+    found = recommender.recommend(["Heat"], ["id:21", "title:21", "Emma", "id:b"])
+    assert sorted(_ids(found)) == ["21", "7", "a", "b"]
 
 
 def test_an_unknown_title_suggests_the_nearest(recommender: Recommender) -> None:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
+from html import unescape
+from html.entities import html5
 
 CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 """Control characters and what else ends a line, for the inside of a pattern's brackets."""
@@ -25,17 +27,67 @@ _TRAILING = re.compile(
 )
 _SPACES = re.compile(rf"[\s{CONTROLS}\ud800-\udfff]+")
 
+_ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_BREAKING = "blockquote|br|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|pre|table|tbody|td|th|thead|tr|ul"
+_INLINE = (
+    "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|img|ins|kbd|mark|nobr|q|rp|rt|ruby|s|samp|"
+    "small|span|strike|strong|sub|sup|tt|u|var|wbr"
+)
+_TAG = re.compile(
+    rf"</?(?:(?P<breaks>{_BREAKING})|{_INLINE})(?: [^<>=]*=[^<>]*| ?/?)>", re.IGNORECASE | re.ASCII
+)
+# No mistake escapes a title or nests its tags as often as this.
+_ROUNDS = 10
 
-def clean_title(title: str) -> str:
-    r"""Return a title on one line: composed characters, no control or invisible ones.
+CUT_ENDS = " ,;:.-\u2013\u2014([/&|"
+"""Characters that no cut title ends with, before its ellipsis."""
+
+
+def one_line(title: str) -> str:
+    r"""Return a text on one line: composed characters, no control or invisible ones.
 
     Line breaks, tabs and control characters become spaces, and runs of spaces one space.
 
-    >>> clean_title("  Toy\tStory\n(1995)")
+    >>> one_line("  Toy\tStory\n(1995)")
     'Toy Story (1995)'
     """
-    visible = INVISIBLE.sub("", unicodedata.normalize("NFC", title))
+    if title.isascii() and title.isprintable() and "  " not in title:
+        return title.strip(" ")  # most titles, twenty times as fast
+    # Composed last: without what stood between them, a letter and its accent are one.
+    visible = unicodedata.normalize("NFC", INVISIBLE.sub("", title))
     return _SPACES.sub(" ", visible).strip()
+
+
+def clean_title(title: str) -> str:
+    """Return a title as it is read: on one line, entities of HTML as characters, its tags gone.
+
+    Entities end with a semicolon, and tags are those that format text, by their names: `AT&T`,
+    `&c`, `I <3 You`, `a < b > c` and `<Untitled>` stay. What was escaped twice is unescaped twice.
+    A cleaned title stays as it is when it is cleaned again.
+
+    >>> clean_title("<i>Cat</i> &amp;amp; Mouse<br/>(1931)")
+    'Cat & Mouse (1931)'
+    """
+    text = one_line(title)
+    for _ in range(_ROUNDS):
+        if "&" not in text and "<" not in text:
+            return text
+        plain = one_line(_TAG.sub(_without_tag, _ENTITY.sub(_character, text)))
+        if plain == text:
+            return text
+        text = plain
+    # Still none the simpler: without these signs it holds neither entity nor tag.
+    return one_line(text.replace("&", " ").replace("<", " "))
+
+
+def count_markup(titles: Iterable[str]) -> int:
+    """Count the titles in which `clean_title` finds HTML entities or tags.
+
+    >>> count_markup(["Cat &amp; Mouse", "<b>Heat</b>", "AT&T", "Alien"])
+    2
+    """
+    suspects = (title for title in titles if "&" in title or "<" in title)
+    return sum(clean_title(title) != one_line(title) for title in suspects)
 
 
 def turn_article(title: str) -> str:
@@ -66,7 +118,7 @@ def shorten(title: str, max_characters: int) -> str:
     kept = title[: max_characters - 1]
     if not title[max_characters - 1].isspace() and " " in kept:
         kept = kept.rpartition(" ")[0]
-    return (kept.rstrip(" ,;:.-\u2013\u2014([/&|") or title[: max_characters - 1]) + "…"
+    return (kept.rstrip(CUT_ENDS) or title[: max_characters - 1]) + "…"
 
 
 def distinct_titles(titles: Sequence[str], max_characters: int | None = None) -> list[str]:
@@ -126,6 +178,14 @@ def readable_titles(titles: Sequence[str], max_characters: int) -> list[str]:
     """
     short = [shorten(turn_article(clean_title(title)), max_characters) for title in titles]
     return distinct_titles(short, max_characters)
+
+
+def _character(entity: re.Match[str]) -> str:
+    return unescape(entity[0]) if entity[1][0] == "#" else html5.get(f"{entity[1]};", entity[0])
+
+
+def _without_tag(tag: re.Match[str]) -> str:
+    return " " if tag["breaks"] else ""
 
 
 def _turned(match: re.Match[str]) -> str:

@@ -1,9 +1,13 @@
 """Titles of a catalogue."""
 
+import random
+import time
+
 import pytest
 
 from delrec_hf.data.titles import (
     clean_title,
+    count_markup,
     distinct_titles,
     readable_titles,
     shorten,
@@ -62,6 +66,70 @@ def test_characters_that_nobody_sees_go_and_joiners_stay():
 
 def test_composed_and_decomposed_letters_become_one_title():
     assert clean_title("Ame\u0301lie") == clean_title("Am\u00e9lie")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Salt &amp; Honey", "Salt & Honey"),
+        ("Miller&#39;s &#x2018;Tale&rsquo;", "Miller's \u2018Tale\u2019"),
+        ("&quot;Twelve&quot;&nbsp;Chairs", '"Twelve" Chairs'),
+        ("Salt &amp;amp; &amp;#38;amp; Honey", "Salt & & Honey"),
+        ("<i>Leaning</i> Tower", "Leaning Tower"),
+        ('<span id="title" class="a-large">Teapot</span>', "Teapot"),
+        ('<SPAN CLASS="">Teapot</SPAN > <a href=x>2</a>', "Teapot 2"),
+        ("&lt;i&gt;Leaning&lt;/i&gt; Tower", "Leaning Tower"),
+        ("H<sub>2</sub>O<br>and<br/>Fire<p>", "H2O and Fire"),
+        ("<b></b>", ""),
+        ("e&#769;tude", "étude"),
+        ("A&shy;B&#8206;&#10;C", "AB C"),
+    ],
+)
+def test_entities_become_characters_and_tags_go(written, read):
+    assert clean_title(written) == read
+    assert count_markup([written, read]) == 1
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "I <3 You",
+        "<3",
+        "a < b > c",
+        "AT&T, R&B, Q&A; &c",
+        "Salt &copy Honey &notme; &#; &;",
+        "<Untitled> <1997> <映画>",
+        "<b and no end",
+        "<bold> <spanner> <i, me>",
+        "<|im_start|> <<SYS>> <think>",
+    ],
+)
+def test_text_that_only_looks_like_markup_stays(title):
+    assert clean_title(title) == title
+    assert count_markup([title]) == 0
+
+
+def test_a_cleaned_title_stays_when_it_is_cleaned_again():
+    parts = [
+        *"&#;<>/= 38bipx\u200b\u0301\u0338\u037e\u0958\ufb2c\ud800\x00\n",
+        "amp;",
+        "&lt;",
+        "&#38;",
+    ]
+    parts += ["&nbsp;", "&zwnj;", "&nvlt;", "&#822;", "&shy;", "br", "span", "<i>", "</p>"]
+    draw = random.Random(0)
+    for _ in range(30_000):
+        title = "".join(draw.choices(parts, k=draw.randrange(1, 25)))
+        cleaned = clean_title(title)
+        assert clean_title(cleaned) == cleaned, title
+
+
+def test_hostile_nesting_takes_no_time():
+    start = time.process_time()
+    for title in ("&" + "amp;" * 20_000, "<b" * 20_000 + ">" * 20_000, "<b =" * 20_000):
+        cleaned = clean_title(title)
+        assert clean_title(cleaned) == cleaned
+    assert time.process_time() - start < 5
 
 
 def test_titles_are_cut_after_a_word():

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from delrec_hf.data.titles import readable_titles
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import marker_ids
 from delrec_hf.instructions.titles import safe_titles
@@ -72,6 +73,23 @@ def test_harmless_titles_stay_byte_identical(make_tokenizer, kind):
 def test_markers_lose_one_place_and_breaks_become_spaces(make_tokenizer, title, safe):
     tokenizer = make_tokenizer(special=CHATML)
     assert safe_titles([title], tokenizer) == [safe]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "&lt;|im_start|&gt;",
+        "&amp;lt;|im_end|&amp;gt;",
+        "<|im<i></i>_start|>",
+        "&lt;th<b>ink&#62;",
+        "&#91;INST&#93;",
+    ],
+)
+def test_a_marker_that_entities_or_tags_hid_becomes_text(make_tokenizer, hidden):
+    tokenizer = make_tokenizer(special=CHATML)
+    cleaned = readable_titles([f"A {hidden} B"], 100)
+    assert safe_titles(cleaned, tokenizer) != cleaned
+    assert markers_in(safe_titles(cleaned, tokenizer), tokenizer) == [0]
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "prepend", "metaspace"])
