@@ -3,14 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
 from delrec_hf.launch import another_failed, launch, leave, tell
 from delrec_hf.logging import configure, quiet_libraries
+from delrec_hf.model_commands import add_model_commands
 from delrec_hf.runs.order import STAGES, stage_of_command
-from delrec_hf.runs.recipe import SECTIONS
+from delrec_hf.runs.recipe import SECTIONS, Recipe
 from delrec_hf.title_words import titles_as_options
 
 
@@ -82,71 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_commands(commands)
 
-    recommend = _add(commands, "recommend", "recommend with a finished model", _recommend)
-    recommend.add_argument("--model", required=True, help="folder or Hub id of a model")
-    recommend.title_lists = ("--history", "--candidates")
-    recommend.add_argument(
-        "--history",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="TITLE",
-        help="titles or ids, oldest first; id:21 and title:21 where 21 is both",
-    )
-    recommend.add_argument(
-        "--candidates",
-        nargs="+",
-        action="extend",
-        metavar="TITLE",
-        help="rank these (default: the catalogue)",
-    )
-    recommend.epilog = (
-        "All words after --history and --candidates are titles up to the next option, also -30- "
-        "or --help; one spelt like another option is written title:--json or --history=--json."
-    )
-    recommend.add_argument("--top_k", type=int, default=10, help="how many (default: 10)")
-    recommend.add_argument(
-        "--with_teacher",
-        nargs="?",
-        const=True,
-        type=_true_or_false,
-        metavar="true|false",
-        help="rank with the teacher too, or do not (default: where the model holds one)",
-    )
-    recommend.add_argument(
-        "--retrieve", type=int, help="how many items of the catalogue the teacher retrieves"
-    )
-    recommend.add_argument("--json", action="store_true", help="print JSON")
-    _add_loading(recommend)
-
-    export = _add(commands, "export", "fold prompt and LoRA into a plain checkpoint", _export)
-    export.add_argument("--model", required=True, help="folder or Hub id of a model")
-    export.add_argument("--output_dir", required=True, help="folder of the checkpoint")
-    _add_loading(export)
-
-    backbone = _add(
-        commands, "backbone", "write a GGUF checkpoint as an ordinary folder", _backbone
-    )
-    backbone.add_argument("--gguf", metavar="FILE", required=True, help="the GGUF file")
-    backbone.add_argument("--output_dir", required=True, help="folder of the backbone")
-    backbone.add_argument(
-        "--torch_dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="dtype of the weights (default: %(default)s)",
-    )
-    backbone.add_argument(
-        "--source", metavar="ID", help="the original model on the Hub (default: what the file says)"
-    )
-    backbone.add_argument(
-        "--licence", metavar="TEXT", help="the model's licence (default: what the file says)"
-    )
-
-    push = _add(commands, "push", "send a model to the Hub", _push)
-    push.add_argument("--model", required=True, help="folder of a model")
-    push.add_argument("--repo_id", required=True, help="name on the Hub: OWNER/NAME")
-    push.add_argument("--private", action="store_true", help="make the repository private")
-    push.add_argument("--dry_run", action="store_true", help="print card and files, send nothing")
+    add_model_commands(lambda *named: _add(commands, *named))
     return parser
 
 
@@ -161,6 +98,16 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
     single = [_add(commands, stage.command, stage.description, _run) for stage in STAGES]
     for command in (whole, *single):
         command.add_argument("--config", metavar="RECIPE.yaml", required=True, help="the recipe")
+    prepare = next(one for one in single if one.prog.endswith(" prepare"))
+    prepare.add_argument(
+        "--dry_run", action="store_true", help="say what would be read and left out, write nothing"
+    )
+    inspect = _add(
+        commands, "inspect", "say what data hold and what `prepare` would make of them", _inspect
+    )
+    inspect.add_argument("path", help="folder, file, known name or Hub id: `data.path`")
+    inspect.epilog = "Any key of the recipe's section `data` is a flag: `--min_rating 4`."
+    inspect.set_defaults(takes_recipe_flags=True)
     for command in (quickstart, whole, *single):
         command.add_argument(
             "--accelerate_config",
@@ -188,41 +135,6 @@ def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
     return command
 
 
-def _add_loading(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--revision", help="commit, tag or branch of a model on the Hub")
-    command.add_argument("--base_model", help="load this backbone instead of the recorded one")
-    command.add_argument(
-        "--torch_dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        help="dtype of the backbone (default: the one it was trained in)",
-    )
-    command.add_argument(
-        "--load_in_4bit",
-        nargs="?",
-        const=True,
-        type=_true_or_false,
-        metavar="true|false",
-        help="quantise the backbone to 4 bits, or do not (default: as it was trained)",
-    )
-    command.add_argument("--device", help="where to compute (default: the accelerator, or cpu)")
-    command.add_argument(
-        "--trust_remote_code",
-        action="store_true",
-        help="run the Python code that the backbone's repository brings",
-    )
-
-
-def _true_or_false(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
-    return text.lower() == "true"
-
-
-def _loading(known: argparse.Namespace) -> dict[str, Any]:
-    names = ("revision", "base_model", "torch_dtype", "load_in_4bit", "device", "trust_remote_code")
-    return {name: getattr(known, name) for name in names}
-
-
 def _quickstart(known: argparse.Namespace, flags: Sequence[str]) -> None:
     from delrec_hf.resources import resource
     from delrec_hf.runs.pipeline import run_recipe
@@ -238,55 +150,22 @@ def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
 
     stage = stage_of_command(known.command)
     recipe = load_recipe(known.config, flags, stage.section if stage else "")
-    run_recipe(recipe, only=stage.name if stage else None)
-
-
-def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
-    import json
-    from dataclasses import asdict
-
-    from delrec_hf.recommender import Recommender
-
-    recommender = Recommender.from_pretrained(known.model, **_loading(known))
-    found = recommender.recommend(
-        known.history,
-        known.candidates,
-        top_k=known.top_k,
-        with_teacher=known.with_teacher,
-        retrieve=known.retrieve,
-    )
-    if known.json:
-        print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
-        return
-    if found[0].teacher is None:
-        print("ranked by the language model alone")
+    if getattr(known, "dry_run", False):
+        _say(recipe)
     else:
-        print("ranked by the language model and its teacher: score, language model, teacher")
-    for rank, one in enumerate(found, start=1):
-        parts = () if one.teacher is None else (one.language_model, one.teacher)
-        numbers = "".join(f"{number:9.3f}" for number in (one.score, *parts))
-        print(f"{rank:>3}  {numbers}  {one.title}")
+        run_recipe(recipe, only=stage.name if stage else None)
 
 
-def _export(known: argparse.Namespace, _: Sequence[str]) -> None:
-    from delrec_hf.modeling.export import export
+def _inspect(known: argparse.Namespace, flags: Sequence[str]) -> None:
+    from delrec_hf.runs.recipe import load_recipe
 
-    export(known.model, known.output_dir, **_loading(known))
-
-
-def _backbone(known: argparse.Namespace, _: Sequence[str]) -> None:
-    from delrec_hf.modeling.gguf import convert_gguf
-
-    convert_gguf(
-        known.gguf,
-        known.output_dir,
-        torch_dtype=known.torch_dtype,
-        licence=known.licence,
-        source=known.source,
-    )
+    named = ["--output_dir", "nowhere", "--path", known.path]  # nothing is written
+    _say(load_recipe(None, [*named, *flags], "data"))
 
 
-def _push(known: argparse.Namespace, _: Sequence[str]) -> None:
-    from delrec_hf.hub.push import push
+def _say(recipe: Recipe) -> None:
+    """Print what the data of a recipe hold; the log says the same and is kept for faults."""
+    from delrec_hf.data.inspection import inspect
 
-    push(known.model, known.repo_id, private=known.private, dry_run=known.dry_run)
+    configure("error")
+    print("\n".join(inspect(recipe.settings("data"))))

@@ -12,12 +12,14 @@ import pytest
 
 import delrec_hf
 from delrec_hf.cli import main
+from tests.data.inputs import TITLES, events, items
 from tests.modeling.gguf_files import write_llama
 
 TOY = "data: {path: toy}\nbackbone: {model_name_or_path: toy}\n"
 COMMANDS = (
     "quickstart",
     "run",
+    "inspect",
     "prepare",
     "teach",
     "distill",
@@ -165,6 +167,27 @@ def test_a_missing_column_names_those_found(
     told = refused("prepare", "--config", recipe(TOY.replace("toy}", "./films}", 1)))
     assert "interactions.csv" in told
     assert "user_id, film, timestamp" in told
+
+
+def test_inspect_and_a_dry_run_say_what_prepare_would_make_of_it_and_write_nothing(
+    recipe: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "interactions.csv").write_text(events(after="u0,0,1600000000\n"))
+    (shop / "items.csv").write_text(items())
+    before = sorted(tmp_path.rglob("*"))
+    flags = ["--num_candidates", "5", "--repeats", "last"]
+    assert main(["inspect", str(shop), *flags]) == 0
+    account = capsys.readouterr().out
+    assert "6 users, 12 items (0 of them met by nobody), 36 interactions" in account
+    assert "interactions with an item that the user met at another time as well: 1" in account
+    assert f"u0: {' | '.join([*TITLES[1:6], TITLES[0]])}" in account
+    config = recipe(f"data: {{path: {shop}}}\n")
+    before += [Path(config)]
+    assert main(["prepare", "--config", config, "--dry_run", *flags]) == 0
+    assert capsys.readouterr().out == account
+    assert sorted(tmp_path.rglob("*")) == sorted(before)
 
 
 def test_a_folder_that_cannot_be_made_is_named(

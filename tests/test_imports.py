@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "delrec_hf"
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"model_commands"},
     {"launch"},
     {"runs"},
     {"hub", "recommender"},

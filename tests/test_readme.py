@@ -117,6 +117,8 @@ def test_the_recipe_of_ones_own_runs_alone_and_launched(folder: Path) -> None:
     # No Hub here: the recipe's backbone is replaced by the toy one.
     recipe = blocks("yaml")[0].replace("Qwen/Qwen3-0.6B", "toy")
     (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
+    (inspect,) = commands("delrec inspect")
+    assert "60 users, 192 items" in run(inspect, folder)
     flags = f"{FEW_STEPS} --data.num_candidates 10 --distil.num_virtual_tokens 4"
     alone, short = commands("delrec run")
     run(f"{alone} {flags}", folder)

@@ -26,6 +26,7 @@ from delrec_hf.data.problems import Problems
 from delrec_hf.data.readers import Table
 from delrec_hf.data.sources import read_tables
 from delrec_hf.data.times import NO_TIME
+from delrec_hf.data.titles import count_markup
 from delrec_hf.data.values import (
     TimeColumns,
     bad_value,
@@ -98,6 +99,10 @@ def read_interactions(config: DataConfig) -> Source:
         raise InputError(
             f"no interaction of {events.label} is left; left out: {'; '.join(listed(left_out))}"
         )
+    marked = count_markup(items["title"].to_pylist())
+    if marked:
+        reading.append(f"titles with HTML, which is unescaped or left out: {marked}")
+        logger.info("%s", reading[-1])
     reading.append(about_times(rows, times))
     log_times(reading[-1], rows, times)
     log_left_out(left_out)

@@ -1,5 +1,6 @@
 """What people bring is read as they mean it, or refused in one line that names the cure."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from delrec_hf.data.config import DataConfig
 from delrec_hf.data.inspection import inspect
 from delrec_hf.data.prepared import prepare
 from delrec_hf.errors import InputError
+from delrec_hf.instructions.templates import DOMAINS
+from delrec_hf.runs.recipe import load_recipe
 from tests.data.inputs import INPUTS, TITLES, Input
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
@@ -39,6 +42,14 @@ def test_an_input_is_read_as_it_is_meant_or_refused_with_the_cure(one: Input, tm
     assert first["user_id"] == "u0"
     assert [titles[item] for item in first["items"]] == (one.first or TITLES[:6])
     assert prepared.info["interactions"] == one.kept
+
+
+def test_each_recipe_of_the_page_on_data_is_one(tmp_path: Path):
+    recipes = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    assert len(recipes) == 3
+    for recipe in recipes:
+        (tmp_path / "mine.yaml").write_text(recipe)
+        assert load_recipe(tmp_path / "mine.yaml").settings("data").domain in DOMAINS
 
 
 def test_the_page_on_data_has_each_input_with_what_it_says():
