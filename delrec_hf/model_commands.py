@@ -132,11 +132,13 @@ def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
     if found[0].teacher is None:
         print("ranked by the language model alone")
     else:
-        print("ranked by the language model and its teacher: score, language model, teacher")
+        print("ranked by the language model and its teacher: score, and each one's own with rank")
     for rank, one in enumerate(found, start=1):
-        parts = () if one.teacher is None else (one.language_model, one.teacher)
-        numbers = "".join(f"{number:9.3f}" for number in (one.score, *parts))
-        print(f"{rank:>3}  {numbers}  {one.title}")
+        parts = ""
+        if one.teacher is not None:
+            parts = f"{one.language_model:9.3f} ({one.language_model_rank})"
+            parts += f"{one.teacher:9.3f} ({one.teacher_rank})"
+        print(f"{rank:>3}  {one.score:9.3f}{parts}  {one.title}")
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

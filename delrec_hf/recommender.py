@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
@@ -19,30 +20,11 @@ from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.catalogue import FloatArray, tournament
 from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen, top_unseen
+from delrec_hf.ranking.recommendation import Recommendation, Request, recommendations
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
-_GROUPS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One ranked item.
-
-    Attributes:
-        item_id: Its id.
-        title: Its title.
-        score: What it is ranked by: the weighted sum of the two scores below, whose differences are
-            log-odds, or the language model's alone.
-        language_model: Score of the title as the answer (`config.scoring`), in the prompt that it
-            stood in last.
-        teacher: The teacher's score; None where the language model ranked alone.
-    """
-
-    item_id: str
-    title: str
-    score: float
-    language_model: float
-    teacher: float | None = None
+_PROMPTS_AT_ONCE = 16
+_RETRIEVED = 100
 
 
 @dataclass(frozen=True)
@@ -134,47 +116,99 @@ class Recommender:
         retrieve: int | None = None,
         disable_tqdm: bool = False,
     ) -> list[Recommendation]:
-        """Rank items as the next one after a history.
-
-        With the teacher, the language model does not read the whole catalogue: the teacher
-        retrieves its best unseen items, and these are ranked by both.
+        """Rank items as the next one after a history; see `recommend_many`.
 
         Args:
-            history: Titles or ids, oldest first (`id:21` and `title:21` where one is also the
-                other); the language model reads the last `config.history_length`, the teacher as
-                many as it can.
+            history: Titles or ids, oldest first.
             candidates: Titles or ids to rank; by default the catalogue without the history.
             top_k: How many to return.
-            with_teacher: Fuse the language model's scores with the teacher's; False: the language
-                model alone; by default fused where the artefact holds teacher and weights.
-            retrieve: How many items of the catalogue the teacher retrieves; by default what one
-                prompt of training showed (`config.num_candidates`), or `top_k` if that is more.
-                More than one prompt's worth goes through a tournament of prompts.
+            with_teacher: Whether the teacher's scores join in.
+            retrieve: How many items of the catalogue the teacher retrieves.
             disable_tqdm: Show no progress bar.
 
         Returns:
             At most `top_k` recommendations, best first.
 
         Raises:
-            InputError: If the history is empty, a title is unknown or means several items, a number
+            InputError: See `recommend_many`.
+        """
+        return self.recommend_many(
+            [history],
+            candidates,
+            top_k,
+            with_teacher=with_teacher,
+            retrieve=retrieve,
+            disable_tqdm=disable_tqdm,
+        )[0]
+
+    def recommend_many(
+        self,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[str] | None = None,
+        top_k: int = 10,
+        *,
+        with_teacher: bool | None = None,
+        retrieve: int | None = None,
+        disable_tqdm: bool = False,
+    ) -> list[list[Recommendation]]:
+        """Rank items as the next one after each of several histories, several at once.
+
+        With the teacher, the language model does not read the whole catalogue: the teacher
+        retrieves its best unseen items, and these are ranked by both.
+
+        Args:
+            histories: Titles or ids, oldest first (`id:21` and `title:21` where one is also the
+                other); the language model reads the last `config.history_length`, the teacher as
+                many as it can.
+            candidates: Titles or ids to rank; by default the catalogue without the history.
+            top_k: How many to return.
+            with_teacher: Fuse the language model's scores with the teacher's; False: the language
+                model alone; by default fused where the artefact holds teacher and weights.
+            retrieve: How many items of the catalogue the teacher retrieves; by default 100, or, of
+                a model whose prompts list candidates, what one prompt of training showed
+                (`config.num_candidates`); `top_k` if that is more. More than one prompt lists go
+                through a tournament of prompts.
+            disable_tqdm: Show no progress bar.
+
+        Returns:
+            For each history at most `top_k` recommendations, best first. They do not depend on the
+            other histories.
+
+        Raises:
+            InputError: If a history is empty, a title is unknown or means several items, a number
                 is below 1, or the teacher or its weights are wanted and not there.
         """
-        if not history:
-            raise InputError("the history is empty; give one title or id at least")
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected 1 or more")
-        seen = [self.find(text) for text in history]
-        fuses = self._fuses(with_teacher)
-        advice = None if self.teacher is None else self.teacher.score(seen)
-        if candidates is None:
-            offered = self._of_catalogue(seen, advice if fuses else None, top_k, retrieve)
-        elif retrieve is not None:
+        if candidates is not None and retrieve is not None:
             raise InputError("retrieve is for the whole catalogue; give it or candidates")
-        else:
-            offered = list(dict.fromkeys(self.find(text) for text in candidates))
-        if not offered:
-            raise InputError("there is no candidate to rank; give one title or id at least")
-        return self._ranked(seen, offered, top_k, advice, fuses, disable_tqdm)
+        fuses = self._fuses(with_teacher)
+        chosen = None
+        if candidates is not None:
+            chosen = list(dict.fromkeys(self.find(text) for text in candidates))
+        requests = []
+        for history in histories:
+            if not history:
+                raise InputError("the history is empty; give one title or id at least")
+            seen = [self.find(text) for text in history]
+            advice = None if self.teacher is None else self.teacher.score(seen)
+            offered = chosen
+            if offered is None:
+                offered = self._of_catalogue(seen, advice if fuses else None, top_k, retrieve)
+            if not offered:
+                raise InputError("there is no candidate to rank; give one title or id at least")
+            requests.append(Request(seen, offered, advice))
+        if self.config.candidates == "listed":
+            return [self._by_tournament(one, top_k, fuses, disable_tqdm) for one in requests]
+        scores: list[FloatArray] = []
+        starts = range(0, len(requests), _PROMPTS_AT_ONCE)
+        for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
+            some = requests[start : start + _PROMPTS_AT_ONCE]
+            scores += self._score([(one, one.offered) for one in some])
+        return [
+            self._told(one, found, self._fused(one, one.offered, found, fuses), top_k, fuses)
+            for one, found in zip(requests, scores, strict=True)
+        ]
 
     def find(self, text: str) -> int:
         """Return the row of an item in the catalogue by its id or title, as `ItemIndex.find`.
@@ -200,82 +234,94 @@ class Recommender:
     ) -> list[int]:
         """Return the unseen items of the catalogue, with the teacher's scores its best ones."""
         if advice is not None:
-            count = max(self.config.num_candidates, top_k) if count is None else count
+            if count is None:
+                is_listed = self.config.candidates == "listed"
+                count = max(self.config.num_candidates if is_listed else _RETRIEVED, top_k)
             if count < 1:
                 raise InputError(f"retrieve is {count}; expected 1 or more")
             return best_unseen(advice, seen, count)
         if count is not None:
             raise InputError("retrieve needs the teacher, which does not rank here; leave it out")
-        return [item for item in range(len(self.titles)) if item not in set(seen)]
+        met = set(seen)
+        return [item for item in range(len(self.titles)) if item not in met]
 
-    def _ranked(
-        self,
-        seen: list[int],
-        offered: list[int],
-        top_k: int,
-        advice: FloatArray | None,
-        fuses: bool,
-        disable_tqdm: bool,
+    def _by_tournament(
+        self, request: Request, top_k: int, fuses: bool, disable_tqdm: bool
     ) -> list[Recommendation]:
-        """Rank items by the language model's scores, fused with the teacher's if that is wanted."""
+        """Rank with prompts that list as many candidates as those of training did."""
         own: dict[int, float] = {}  # the language model's score in the last round of each item
 
         def score(groups: list[list[int]]) -> list[FloatArray]:
-            starts = range(0, len(groups), _GROUPS_AT_ONCE)
+            starts = range(0, len(groups), _PROMPTS_AT_ONCE)
             scores: list[FloatArray] = []
             for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
-                scores += self._score(seen, groups[start : start + _GROUPS_AT_ONCE], advice)
+                some = groups[start : start + _PROMPTS_AT_ONCE]
+                scores += self._score([(request, group) for group in some])
             for group, found in zip(groups, scores, strict=True):
                 own.update(zip(group, found.tolist(), strict=True))
-            if not fuses or advice is None or self.teacher is None:
-                return scores
             return [
-                self.teacher.fuse(found, advice[group])
+                self._fused(request, group, found, fuses)
                 for group, found in zip(groups, scores, strict=True)
             ]
 
-        # Candidates that no prompt lists are compared all at once, whatever their number.
-        is_listed = self.config.candidates == "listed"
-        at_once = max(2, self.config.num_candidates) if is_listed else len(offered)
-        best = tournament(offered, at_once, top_k, score)
-        return [
-            Recommendation(
-                self.item_ids[item],
-                self.titles[item],
-                score,
-                own[item],
-                float(advice[item]) if fuses and advice is not None else None,
-            )
-            for item, score in best
-        ]
+        at_once = max(2, self.config.num_candidates)
+        best = tournament(request.offered, at_once, len(request.offered), score)
+        order = [item for item, _ in best]
+        ranked = Request(request.seen, order, request.advice)
+        found = np.array([own[item] for item in order])
+        scores = np.array([score for _, score in best])
+        return self._told(ranked, found, scores, top_k, fuses)
 
-    def _score(
-        self, seen: list[int], groups: list[list[int]], advice: FloatArray | None
-    ) -> list[FloatArray]:
+    def _told(
+        self, request: Request, own: FloatArray, scores: FloatArray, top_k: int, fuses: bool
+    ) -> list[Recommendation]:
+        """Return the best items with what each part says of them.
+
+        Args:
+            request: What was ranked; after a tournament in its order, which then stands.
+            own: `(offered,)` the language model's scores.
+            scores: `(offered,)` what is ranked by.
+            top_k: How many to return.
+            fuses: Whether the teacher's scores have joined in.
+        """
+        by_place = self.config.candidates == "listed"
+        order = np.arange(len(own)) if by_place else np.argsort(-scores, kind="stable")
+        return recommendations(
+            request, order[:top_k], scores, own, fuses, self.item_ids, self.titles
+        )
+
+    def _fused(
+        self, request: Request, group: list[int], found: FloatArray, fuses: bool
+    ) -> FloatArray:
+        """Return the language model's scores of some items, joined by the teacher's if wanted."""
+        if not fuses or request.advice is None or self.teacher is None:
+            return found
+        return self.teacher.fuse(found, request.advice[group])
+
+    def _score(self, groups: Sequence[tuple[Request, list[int]]]) -> list[FloatArray]:
         """Score groups of candidates, each in a prompt as training showed it."""
         is_listed = self.config.candidates == "listed"
-        says = self.config.prompt_teacher
-        suggested = None
-        if says == "list" and advice is not None:
-            suggested = self._named(top_unseen(advice, seen, self.config.teacher["top_h"]))
-        if says == "order" and advice is not None:
-            listings = [sorted(group, key=lambda item: -advice[item]) for group in groups]
-        else:
-            listings = groups
-        history = self._named(seen[-self.config.history_length :])
-        messages = [
-            lsr_messages(
-                self.config.domain,
-                history,
-                self._named(one) if is_listed else None,
-                suggested,
-                turns=self.config.turns,
+        messages = []
+        for request, group in groups:
+            history = self._named(request.seen[-self.config.history_length :])
+            suggested = None
+            listing = group
+            if self.config.prompt_teacher != "none" and request.advice is not None:
+                advice = request.advice
+                if self.config.prompt_teacher == "list":
+                    best = top_unseen(advice, request.seen, self.config.teacher["top_h"])
+                    suggested = self._named(best)
+                else:
+                    listing = [group[place] for place in np.argsort(-advice[group], kind="stable")]
+            candidates = self._named(listing) if is_listed else None
+            messages.append(
+                lsr_messages(
+                    self.config.domain, history, candidates, suggested, turns=self.config.turns
+                )
             )
-            for one in listings
-        ]
         return self._scorer.score(
             self.encoder.encode_prompts(messages),
-            [[self._answers[item] for item in group] for group in groups],
+            [[self._answers[item] for item in group] for _, group in groups],
         )
 
     def _named(self, items: list[int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,13 +200,38 @@ def test_teachers_without_weights_are_not_held(
     assert "goes without its teacher" in caplog.text
 
 
+@pytest.mark.parametrize("candidates", ["listed", "unlisted"])
+def test_several_users_at_once_get_what_each_gets_alone(folder: Path, candidates: str) -> None:
+    facts = json.loads((folder / "delrec_config.json").read_text())
+    write_json(folder / "delrec_config.json", {**facts, "candidates": candidates})
+    recommender = Recommender.from_pretrained(folder)
+    histories = [HISTORY, ["i5"], ["i9", "i0", "i3", "i4", "i6"]]
+    together = recommender.recommend_many(histories, top_k=4)
+    for history, found in zip(histories, together, strict=True):
+        alone = recommender.recommend(history, top_k=4)
+        assert [one.item_id for one in found] == [one.item_id for one in alone]
+        scores = [one.score for one in found]
+        assert scores == pytest.approx([one.score for one in alone], abs=1e-4)
+        assert not {recommender.item_ids[recommender.find(one)] for one in history} & {
+            one.item_id for one in found
+        }
+
+
+def test_each_part_gives_its_own_ranks_among_all_that_were_ranked(recommender: Recommender) -> None:
+    found = recommender.recommend(HISTORY, ["i3", "i7", "i8", "i9"])
+    for score, rank in (("language_model", "language_model_rank"), ("teacher", "teacher_rank")):
+        ordered = sorted(found, key=lambda one: -getattr(one, score))
+        assert [getattr(one, rank) for one in ordered] == [1, 2, 3, 4]
+
+
 def test_the_command_says_who_ranked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["recommend", "--model", str(folder), "--history", *HISTORY, "--candidates", "i6", "i7"]
     capsys.readouterr()
     assert main(words) == 0
     first, *rows = capsys.readouterr().out.splitlines()
     assert "the language model and its teacher" in first
-    assert len(rows[0].split("(")[0].split()) >= 5  # rank, three scores, title
+    number = r" +-?\d+\.\d{3}"
+    assert re.match(rf"  1 {number}{number} \(\d\){number} \(\d\)  \w", rows[0])
     assert main([*words, "--with_teacher", "false"]) == 0
     assert capsys.readouterr().out.startswith("ranked by the language model alone\n")
     assert main([*words, "--with_teacher", "--json"]) == 0
