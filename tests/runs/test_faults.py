@@ -54,7 +54,7 @@ def test_a_failing_stage_leaves_older_outputs_as_they_were(films: Path, tmp_path
     recipe = Recipe(tmp_path / "run", sections(films))
     run_recipe(recipe, "prepare")
     before = {p: p.read_bytes() for p in (tmp_path / "run" / "data").rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match="fewer than the 500 candidates"):
+    with pytest.raises(InputError, match="500 candidates need 499 items"):
         run_recipe(Recipe(tmp_path / "run", sections(films, data={"num_candidates": 500})))
     assert before == {
         p: p.read_bytes() for p in (tmp_path / "run" / "data").rglob("*") if p.is_file()
