@@ -13,6 +13,7 @@ FLOORS = (
     {"launch"},
     {"runs"},
     {"hub", "recommender"},
+    {"explain"},
     {"evaluation"},
     {"training"},
     {"ranking"},
