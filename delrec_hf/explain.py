@@ -11,17 +11,17 @@ from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.modeling.adapters import without_lora
 from delrec_hf.modeling.artefact import ArtefactConfig
 from delrec_hf.ranking.asking import next_item_prompts
-from delrec_hf.ranking.explanation import (
+from delrec_hf.ranking.explanation import Explanation
+from delrec_hf.ranking.fused_teacher import FloatArray, FusedTeacher, best_unseen
+from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.ranking.standing import (
     Adapters,
     Advice,
     Candidate,
     Change,
-    Explanation,
     HistoryItem,
     Standing,
 )
-from delrec_hf.ranking.fused_teacher import FloatArray, FusedTeacher, best_unseen
-from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.ranking.weighing import Fusion
 
 

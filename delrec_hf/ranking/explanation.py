@@ -8,6 +8,7 @@ from typing import Any
 from delrec_hf.errors import InputError
 from delrec_hf.files import write_json, write_text
 from delrec_hf.ranking.bars import Bar, Panel, draw, shortened
+from delrec_hf.ranking.standing import Adapters, Advice, Candidate, HistoryItem, Standing
 
 NOT_ADDITIVE = (
     "Changes do not add up to the whole: items and adapters work together, and each was left out "
@@ -15,124 +16,6 @@ NOT_ADDITIVE = (
 )
 NAMES = {"language_model": "language model", "teacher": "teacher"}
 _TITLE = 34
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a candidate stands among the candidates.
-
-    Attributes:
-        score: What it is ranked by.
-        language_model: The language model's score (`Explanation.scoring`).
-        teacher: The teacher's score, if there is a teacher.
-        lead: How far `score` lies above the mean of the other candidates: what counts in a ranking.
-        parts: What `language_model` and, in a fusion, `teacher` give to the lead, weighted; they
-            add up to it.
-        rank: 1 and one more for each candidate with a higher score.
-    """
-
-    score: float
-    language_model: float
-    teacher: float | None
-    lead: float
-    parts: dict[str, float]
-    rank: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """How far something moves a standing: with it, less without it.
-
-    Attributes:
-        score: Change of the score.
-        lead: Change of the lead.
-        parts: Changes of what makes the lead; they add up to it.
-    """
-
-    score: float
-    lead: float
-    parts: dict[str, float]
-
-    @classmethod
-    def between(cls, there: Standing, left_out: Standing) -> "Change":
-        """Return the first standing less the second."""
-        return cls(
-            there.score - left_out.score,
-            there.lead - left_out.lead,
-            {name: value - left_out.parts[name] for name, value in there.parts.items()},
-        )
-
-
-@dataclass(frozen=True)
-class HistoryItem:
-    """An item of the history.
-
-    Attributes:
-        item_id: Its id.
-        title: Its title.
-        is_read: Whether the language model reads it: a prompt shows the last items alone.
-        without: Where the candidate stands after the same history without it.
-        change: What it moves.
-    """
-
-    item_id: str
-    title: str
-    is_read: bool
-    without: Standing
-    change: Change
-
-
-@dataclass(frozen=True)
-class Adapters:
-    """What the adapters do to the language model's own score; the teacher has no part in it.
-
-    Attributes:
-        both: Where the candidate stands by the language model as it is.
-        without_prompt: The same with LoRA alone.
-        without_lora: The same with the soft prompt alone.
-        neither: The same by the bare backbone.
-        soft_prompt: What the soft prompt moves, LoRA being there.
-        lora: What LoRA moves, the soft prompt being there.
-        together: What both move.
-    """
-
-    both: Standing
-    without_prompt: Standing
-    without_lora: Standing
-    neither: Standing
-    soft_prompt: Change
-    lora: Change
-    together: Change
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What the teacher says of a candidate.
-
-    Attributes:
-        score: Its score.
-        rank: Its rank among the items that are not in the history.
-        unseen: How many these are.
-    """
-
-    score: float
-    rank: int
-    unseen: int
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of those that are compared.
-
-    Attributes:
-        item_id: Its id.
-        title: Its title.
-        score: What it is ranked by.
-    """
-
-    item_id: str
-    title: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -181,6 +64,7 @@ class Explanation:
     def figure(self) -> str:
         """Return a picture as SVG: bars to the right speak for the candidate, to the left against.
 
+        >>> from delrec_hf.ranking.standing import Change
         >>> standing = Standing(1.0, 1.0, None, 0.5, {"language_model": 0.5}, 1)
         >>> change = Change.between(standing, standing)
         >>> adapters = Adapters(*[standing] * 4, *[change] * 3)
@@ -280,7 +164,10 @@ class Explanation:
             Bar(name, [one.lead], one.lead, str(one.rank))
             for name, one in self._by_adapters().items()
         ]
-        note = "The lead, less the lead after the same history without this item; oldest first."
+        note = (
+            "The lead, less the lead after the same history without this item; oldest first. "
+            "Changes do not add up."
+        )
         return [
             Panel(
                 "What each item of the history adds to the lead",
