@@ -14,6 +14,7 @@ FLOORS = (
     {"launch"},
     {"runs"},
     {"hub", "recommender"},
+    {"explain"},
     {"evaluation"},
     {"training"},
     {"ranking"},

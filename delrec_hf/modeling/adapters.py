@@ -1,5 +1,7 @@
 """Saved LoRA adapters, put into a loaded backbone in the precision that they were trained in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,6 +64,25 @@ def read_lora(backbone: PreTrainedModel, folder: Path) -> None:
         raise _does_not_fit(folder)
     for name, parameter in own.items():
         parameter.copy_(given[name])
+
+
+@contextmanager
+def without_lora(backbone: PreTrainedModel) -> Iterator[None]:
+    """Switch a backbone's LoRA off inside the block, if it has one; whatever happens, on again.
+
+    Which weights learn stays as it was: switching PEFT's layers on would set all of them to learn.
+    """
+    if not getattr(backbone, "_hf_peft_config_loaded", False):
+        yield
+        return
+    learned = [(one, one.requires_grad) for one in backbone.parameters()]
+    backbone.disable_adapters()
+    try:
+        yield
+    finally:
+        backbone.enable_adapters()
+        for parameter, learns in learned:
+            parameter.requires_grad = learns
 
 
 def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:

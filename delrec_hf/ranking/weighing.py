@@ -81,7 +81,8 @@ class Fusion:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return each part's `weight`, `ci95` and `scale`, as JSON holds them."""
-        return {name: asdict(part) for name, part in self.parts.items()}
+        parts = self.parts.items()
+        return {name: {**asdict(part), "ci95": list(part.ci95)} for name, part in parts}
 
     def logits(self, scores: Mapping[str, npt.ArrayLike]) -> FloatArray:
         """Return the weighted sum of the parts' scores, in their shape.
@@ -89,10 +90,13 @@ class Fusion:
         Args:
             scores: System name to scores, of the parts at least, in one shape.
         """
-        parts = self.parts.items()
-        weighted = [part.weight * part.scale.apply(scores[name]) for name, part in parts]
-        total: FloatArray = np.sum(weighted, axis=0)
+        total: FloatArray = np.sum(list(self.weighted(scores).values()), axis=0)
         return total
+
+    def weighted(self, scores: Mapping[str, npt.ArrayLike]) -> dict[str, FloatArray]:
+        """Return what each part gives to the sum, in the shape of its scores."""
+        parts = self.parts.items()
+        return {name: part.weight * part.scale.apply(scores[name]) for name, part in parts}
 
     def log_chances(self, scores: Mapping[str, npt.ArrayLike]) -> FloatArray:
         """Return the log-chance of each candidate, `(users, candidates)` as the scores are."""
