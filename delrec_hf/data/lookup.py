@@ -50,7 +50,7 @@ class ItemIndex:
             InputError: If the text means several items, with a way to name each, or none, with the
                 nearest titles.
         """
-        rows = self._meant(text)
+        rows = self.meant(text)
         if len(rows) == 1:
             return rows[0]
         shown = shorten(one_line(text), _SHOWN)
@@ -60,8 +60,8 @@ class ItemIndex:
             f'"{shown}" is not among the {len(self._titles)} known items; {self._hint(text)}'
         )
 
-    def _meant(self, text: str) -> list[int]:
-        """Return the rows of all items that a text can mean."""
+    def meant(self, text: str) -> list[int]:
+        """Return the rows of all items that a text can mean; see `find`."""
         kind, name = _kind_and_name(text)
         named: list[int] = []
         if kind == "id":
