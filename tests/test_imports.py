@@ -13,6 +13,7 @@ FLOORS = (
     {"model_commands"},
     {"launch"},
     {"runs"},
+    {"batch"},
     {"hub", "recommender"},
     {"evaluation"},
     {"training"},
@@ -22,6 +23,7 @@ FLOORS = (
     {"data"},
     {
         "checkpoints",
+        "chunks",
         "callbacks",
         "finite",
         "resources",
