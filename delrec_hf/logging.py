@@ -82,5 +82,13 @@ def byte_progress(*, desc: str, total: int | None = None, initial: int = 0) -> "
     return tqdm(desc=desc, total=total, initial=initial, unit="B", unit_scale=True, disable=hidden)
 
 
+def user_progress(*, desc: str, total: int, initial: int = 0) -> "tqdm[NoReturn]":
+    """Return a progress bar that counts users, shown where `progress` would show one."""
+    from tqdm.auto import tqdm
+
+    hidden = not _is_main() or None
+    return tqdm(desc=desc, total=total, initial=initial, unit=" users", disable=hidden)
+
+
 def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"

@@ -1,8 +1,12 @@
 """The commands of a finished model: recommend, export, push; and of a backbone's file."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+from delrec_hf.errors import InputError
 
 
 def add_model_commands(add: Callable[..., Any]) -> None:
@@ -15,13 +19,22 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     recommend = add("recommend", "recommend with a finished model", _recommend)
     recommend.add_argument("--model", required=True, help="folder or Hub id of a model")
     recommend.title_lists = ("--history", "--candidates")
-    recommend.add_argument(
+    who = recommend.add_mutually_exclusive_group(required=True)
+    who.add_argument(
         "--history",
-        required=True,
         nargs="+",
         action="extend",
         metavar="TITLE",
         help="titles or ids, oldest first; id:21 and title:21 where 21 is both",
+    )
+    who.add_argument(
+        "--input",
+        metavar="FILE",
+        help="users as user_id and history (a list), or as user_id, item_id and timestamp; "
+        "parquet, csv or json lines",
+    )
+    recommend.add_argument(
+        "--output", metavar="FILE", help="where recommendations for the users of --input go"
     )
     recommend.add_argument(
         "--candidates",
@@ -47,6 +60,11 @@ def add_model_commands(add: Callable[..., Any]) -> None:
         "--retrieve", type=int, help="how many items of the catalogue the teacher retrieves"
     )
     recommend.add_argument("--json", action="store_true", help="print JSON")
+    recommend.add_argument(
+        "--accelerate_config",
+        metavar="NAME",
+        help="with --input: run in several processes, as the other commands do",
+    )
     _add_loading(recommend)
 
     export = add("export", "fold prompt and LoRA into a plain checkpoint", _export)
@@ -113,11 +131,35 @@ def _loading(known: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
+    if (known.input is None) != (known.output is None):
+        raise InputError("--input and --output go together; give both, or --history alone")
+    if known.input is None:
+        _recommend_to_one(known)
+        return
+    if known.json:
+        raise InputError("--json prints; the ending of --output decides its format")
+    from delrec_hf.batch import recommend_file
+
+    recommend_file(
+        known.model,
+        Path(known.input),
+        Path(known.output),
+        candidates=known.candidates,
+        top_k=known.top_k,
+        with_teacher=known.with_teacher,
+        retrieve=known.retrieve,
+        **_loading(known),
+    )
+
+
+def _recommend_to_one(known: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
     from delrec_hf.recommender import Recommender
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("several processes are for --input; --history needs one")
     recommender = Recommender.from_pretrained(known.model, **_loading(known))
     found = recommender.recommend(
         known.history,

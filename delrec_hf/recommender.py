@@ -178,37 +178,81 @@ class Recommender:
             InputError: If a history is empty, a title is unknown or means several items, a number
                 is below 1, or the teacher or its weights are wanted and not there.
         """
+        return self.rank_rows(
+            [[self.find(text) for text in history] for history in histories],
+            None if candidates is None else [self.find(text) for text in candidates],
+            top_k,
+            with_teacher=with_teacher,
+            retrieve=retrieve,
+            disable_tqdm=disable_tqdm,
+        )
+
+    def rank_rows(
+        self,
+        histories: Sequence[Sequence[int]],
+        candidates: Sequence[int] | None = None,
+        top_k: int = 10,
+        *,
+        with_teacher: bool | None = None,
+        retrieve: int | None = None,
+        disable_tqdm: bool = False,
+    ) -> list[list[Recommendation]]:
+        """Do what `recommend_many` does, for items given by their rows in the catalogue.
+
+        Args:
+            histories: Rows, oldest first, one at least each; without any, the rest is checked.
+            candidates: Rows to rank; by default the catalogue without the history.
+            top_k: How many to return.
+            with_teacher: See `recommend_many`.
+            retrieve: See `recommend_many`.
+            disable_tqdm: Show no progress bar.
+
+        Raises:
+            InputError: See `recommend_many`.
+        """
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected 1 or more")
+        fuses = self._fuses(with_teacher)
         if candidates is not None and retrieve is not None:
             raise InputError("retrieve is for the whole catalogue; give it or candidates")
-        fuses = self._fuses(with_teacher)
-        chosen = None
-        if candidates is not None:
-            chosen = list(dict.fromkeys(self.find(text) for text in candidates))
+        count = self._retrieved(fuses, top_k, retrieve)
+        chosen = None if candidates is None else list(dict.fromkeys(candidates))
+        told: list[list[Recommendation]] = []
+        starts = range(0, len(histories), _PROMPTS_AT_ONCE)
+        is_listed = self.config.candidates == "listed"
+        for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm or is_listed):
+            some = [list(seen) for seen in histories[start : start + _PROMPTS_AT_ONCE]]
+            requests = self._requests(some, chosen, count)
+            if is_listed:
+                told += [self._by_tournament(one, top_k, fuses, disable_tqdm) for one in requests]
+                continue
+            scores = self._score([(one, one.offered) for one in requests])
+            told += [
+                self._told(one, found, self._fused(one, one.offered, found, fuses), top_k, fuses)
+                for one, found in zip(requests, scores, strict=True)
+            ]
+        return told
+
+    def _requests(
+        self, histories: list[list[int]], chosen: list[int] | None, count: int | None
+    ) -> list[Request]:
+        """Return what is to be ranked for some histories.
+
+        Args:
+            histories: Rows of items, oldest first.
+            chosen: Rows of the candidates; None: the catalogue's.
+            count: How many of these the teacher retrieves; None: all.
+        """
+        advices = [None] * len(histories) if self.teacher is None else self.teacher.score(histories)
         requests = []
-        for history in histories:
-            if not history:
+        for seen, advice in zip(histories, advices, strict=True):
+            if not seen:
                 raise InputError("the history is empty; give one title or id at least")
-            seen = [self.find(text) for text in history]
-            advice = None if self.teacher is None else self.teacher.score(seen)
-            offered = chosen
-            if offered is None:
-                offered = self._of_catalogue(seen, advice if fuses else None, top_k, retrieve)
+            offered = self._of_catalogue(seen, advice, count) if chosen is None else chosen
             if not offered:
                 raise InputError("there is no candidate to rank; give one title or id at least")
             requests.append(Request(seen, offered, advice))
-        if self.config.candidates == "listed":
-            return [self._by_tournament(one, top_k, fuses, disable_tqdm) for one in requests]
-        scores: list[FloatArray] = []
-        starts = range(0, len(requests), _PROMPTS_AT_ONCE)
-        for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
-            some = requests[start : start + _PROMPTS_AT_ONCE]
-            scores += self._score([(one, one.offered) for one in some])
-        return [
-            self._told(one, found, self._fused(one, one.offered, found, fuses), top_k, fuses)
-            for one, found in zip(requests, scores, strict=True)
-        ]
+        return requests
 
     def find(self, text: str) -> int:
         """Return the row of an item in the catalogue by its id or title, as `ItemIndex.find`.
@@ -229,19 +273,23 @@ class Recommender:
             )
         return there and wanted is not False
 
-    def _of_catalogue(
-        self, seen: list[int], advice: FloatArray | None, top_k: int, count: int | None
-    ) -> list[int]:
-        """Return the unseen items of the catalogue, with the teacher's scores its best ones."""
-        if advice is not None:
-            if count is None:
-                is_listed = self.config.candidates == "listed"
-                count = max(self.config.num_candidates if is_listed else _RETRIEVED, top_k)
-            if count < 1:
-                raise InputError(f"retrieve is {count}; expected 1 or more")
-            return best_unseen(advice, seen, count)
-        if count is not None:
+    def _retrieved(self, fuses: bool, top_k: int, wanted: int | None) -> int | None:
+        """Return how many items of the catalogue the teacher retrieves; None: it does not."""
+        if wanted is not None and not fuses:
             raise InputError("retrieve needs the teacher, which does not rank here; leave it out")
+        if wanted is not None and wanted < 1:
+            raise InputError(f"retrieve is {wanted}; expected 1 or more")
+        if wanted is not None or not fuses:
+            return wanted
+        is_listed = self.config.candidates == "listed"
+        return max(self.config.num_candidates if is_listed else _RETRIEVED, top_k)
+
+    def _of_catalogue(
+        self, seen: list[int], advice: FloatArray | None, count: int | None
+    ) -> list[int]:
+        """Return the unseen items of the catalogue, or so many of them that the teacher likes."""
+        if advice is not None and count is not None:
+            return best_unseen(advice, seen, count)
         met = set(seen)
         return [item for item in range(len(self.titles)) if item not in met]
 

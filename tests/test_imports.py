@@ -13,6 +13,7 @@ FLOORS = (
     {"model_commands"},
     {"launch"},
     {"runs"},
+    {"batch"},
     {"hub", "recommender"},
     {"explain"},
     {"evaluation"},
@@ -23,6 +24,7 @@ FLOORS = (
     {"data"},
     {
         "checkpoints",
+        "chunks",
         "callbacks",
         "finite",
         "resources",

@@ -50,7 +50,7 @@ class ItemIndex:
             InputError: If the text means several items, with a way to name each, or none, with the
                 nearest titles.
         """
-        rows = self._meant(text)
+        rows = self.meant(text)
         if len(rows) == 1:
             return rows[0]
         shown = shorten(one_line(text), _SHOWN)
@@ -60,8 +60,8 @@ class ItemIndex:
             f'"{shown}" is not among the {len(self._titles)} known items; {self._hint(text)}'
         )
 
-    def _meant(self, text: str) -> list[int]:
-        """Return the rows of all items that a text can mean."""
+    def meant(self, text: str) -> list[int]:
+        """Return the rows of all items that a text can mean; see `find`."""
         kind, name = _kind_and_name(text)
         named: list[int] = []
         if kind == "id":
@@ -102,11 +102,9 @@ class ItemIndex:
 
     def _cut_from(self, key: str) -> Iterator[tuple[int, int]]:
         """Yield the rows of titles cut from one with this key, and how long their numbers are."""
-        # Every title of the catalogue had at least the room of the longest one.
-        room = max(_LEAST_ROOM, max(map(len, self._titles), default=0))
-        for end in range(1, min(len(key), room)):
+        for end in range(1, min(len(key), self._room)):
             for row, number in self._cut_rows.get(key[:end], ()):
-                if _is_cut_at(key, end, room - number):
+                if _is_cut_at(key, end, self._room - number):
                     yield row, number
 
     def _choice(self, rows: list[int], text: str) -> str:
@@ -131,6 +129,11 @@ class ItemIndex:
             return "give a title or id of the catalogue"
         titles = [self._titles[self._rows_by_key[key][0]] for key in nearest]
         return "did you mean " + ", ".join(f'"{title}"' for title in titles) + "?"
+
+    @cached_property
+    def _room(self) -> int:
+        """Characters that every title of the catalogue had at least: those of the longest one."""
+        return max(_LEAST_ROOM, max(map(len, self._titles), default=0))
 
     @cached_property
     def _rows_by_id(self) -> dict[str, int]:

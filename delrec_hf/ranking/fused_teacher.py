@@ -58,11 +58,18 @@ class FusedTeacher:
         fusion = None if config.fusion is None else _fusion(folder, config.fusion)
         return cls(load_neural_teacher(folder / TEACHER_FOLDER, item_ids, device=device), fusion)
 
-    def score(self, history: Sequence[int]) -> FloatArray:
-        """Return the teacher's score of every item as the next one of a history, `(items,)`."""
-        items = np.array(history, dtype=np.int64)
-        found = self.teacher.score([""], np.array([len(items)]), [items])
-        return found[0].astype(np.float64)
+    def score(self, histories: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """Return the teacher's score of every item as the next one of each history.
+
+        Args:
+            histories: Rows of items, oldest first.
+
+        Returns:
+            `(items,)` for each history.
+        """
+        items = [np.array(history, dtype=np.int64) for history in histories]
+        found = self.teacher.score([""] * len(items), np.array([*map(len, items)]), items)
+        return list(found.astype(np.float64))
 
     def fuse(self, language_model: FloatArray, teacher: FloatArray) -> FloatArray:
         """Return the weighted sum of both scores of some candidates; differences are log-odds."""
