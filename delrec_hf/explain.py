@@ -39,13 +39,13 @@ class _Ranks(Protocol):
     @property
     def teacher(self) -> FusedTeacher | None: ...
     @property
-    def _scorer(self) -> CandidateScorer: ...
+    def scorer(self) -> CandidateScorer: ...
     @property
-    def _safe_titles(self) -> list[str]: ...
+    def safe_titles(self) -> list[str]: ...
     @property
-    def _answers(self) -> list[list[int]]: ...
+    def answers(self) -> list[list[int]]: ...
     def find(self, text: str) -> int: ...
-    def _fuses(self, wanted: bool | None) -> bool: ...
+    def fuses(self, wanted: bool | None) -> bool: ...
 
 
 def explain(
@@ -78,17 +78,18 @@ def explain(
     if not history:
         raise InputError("the history is empty; give one title or id at least")
     seen, item = [recommender.find(text) for text in history], recommender.find(candidate)
-    fuses, teacher = recommender._fuses(with_teacher), recommender.teacher
+    fuses, teacher = recommender.fuses(with_teacher), recommender.teacher
     histories = [seen, *(seen[:place] + seen[place + 1 :] for place in range(len(seen)))]
-    advices = [None if teacher is None else teacher.score(one) for one in histories]
+    advices: Sequence[FloatArray | None]
+    advices = [None] * len(histories) if teacher is None else teacher.score(histories)
     offered = _offered(recommender, seen, item, candidates, advices[0])
     compared = _Comparison(offered, item, teacher.fusion if teacher and fuses else None)
     prompts = [
         _prompt(recommender, one, offered, advice)
         for one, advice in zip(histories, advices, strict=True)
     ]
-    answers = [recommender._answers[one] for one in offered]
-    scored = recommender._scorer.score(prompts, [answers] * len(prompts))
+    answers = [recommender.answers[one] for one in offered]
+    scored = recommender.scorer.score(prompts, [answers] * len(prompts))
     now, *shorter = [
         compared.standing(scores, advice) for scores, advice in zip(scored, advices, strict=True)
     ]
@@ -99,7 +100,7 @@ def explain(
         weights=None if compared.fusion is None else compared.fusion.to_dict(),
         standing=now,
         history=_history(recommender, seen, now, shorter),
-        adapters=_adapters(recommender._scorer, prompts[0], answers, scored[0], compared),
+        adapters=_adapters(recommender.scorer, prompts[0], answers, scored[0], compared),
         teacher=None if advices[0] is None else _advice(advices[0], seen, item),
         candidates=_ranked(recommender, offered, compared.totals(scored[0], advices[0])),
     )
@@ -176,7 +177,7 @@ def _prompt(
     recommender: _Ranks, seen: list[int], offered: list[int], advice: FloatArray | None
 ) -> list[int]:
     config, encoder = recommender.config, recommender.encoder
-    titles = recommender._safe_titles
+    titles = recommender.safe_titles
     return next_item_prompts(config, encoder, titles, seen, [offered], advice)[0]
 
 

@@ -48,14 +48,7 @@ def add_model_commands(add: Callable[..., Any]) -> None:
         "or --help; one spelt like another option is written title:--json or --history=--json."
     )
     recommend.add_argument("--top_k", type=int, default=10, help="how many (default: 10)")
-    recommend.add_argument(
-        "--with_teacher",
-        nargs="?",
-        const=True,
-        type=_true_or_false,
-        metavar="true|false",
-        help="rank with the teacher too, or do not (default: where the model holds one)",
-    )
+    _add_with_teacher(recommend)
     recommend.add_argument(
         "--retrieve", type=int, help="how many items of the catalogue the teacher retrieves"
     )
@@ -66,6 +59,30 @@ def add_model_commands(add: Callable[..., Any]) -> None:
         help="with --input: run in several processes, as the other commands do",
     )
     _add_loading(recommend)
+
+    why = add("explain", "say why an item ranks where it does", _explain)
+    why.add_argument("--model", required=True, help="folder or Hub id of a model")
+    why.title_lists = ("--history", "--candidate", "--candidates")
+    why.add_argument(
+        "--history",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="TITLE",
+        help="titles or ids, oldest first",
+    )
+    why.add_argument("--candidate", required=True, metavar="TITLE", help="what is explained")
+    why.add_argument(
+        "--candidates",
+        nargs="+",
+        action="extend",
+        metavar="TITLE",
+        help="what it is compared with (default: as many as one prompt of training showed)",
+    )
+    _add_with_teacher(why)
+    why.add_argument("--json", action="store_true", help="print JSON")
+    why.add_argument("--svg", metavar="FILE.svg", help="write a picture of it")
+    _add_loading(why)
 
     export = add("export", "fold prompt and LoRA into a plain checkpoint", _export)
     export.add_argument("--model", required=True, help="folder or Hub id of a model")
@@ -93,6 +110,17 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     push.add_argument("--repo_id", required=True, help="name on the Hub: OWNER/NAME")
     push.add_argument("--private", action="store_true", help="make the repository private")
     push.add_argument("--dry_run", action="store_true", help="print card and files, send nothing")
+
+
+def _add_with_teacher(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--with_teacher",
+        nargs="?",
+        const=True,
+        type=_true_or_false,
+        metavar="true|false",
+        help="rank with the teacher too, or do not (default: where the model holds one)",
+    )
 
 
 def _add_loading(command: argparse.ArgumentParser) -> None:
@@ -181,6 +209,23 @@ def _recommend_to_one(known: argparse.Namespace) -> None:
             parts = f"{one.language_model:9.3f} ({one.language_model_rank})"
             parts += f"{one.teacher:9.3f} ({one.teacher_rank})"
         print(f"{rank:>3}  {one.score:9.3f}{parts}  {one.title}")
+
+
+def _explain(known: argparse.Namespace, _: Sequence[str]) -> None:
+    import json
+
+    from delrec_hf.errors import InputError
+    from delrec_hf.recommender import Recommender
+
+    if known.svg is not None and not known.svg.endswith(".svg"):
+        raise InputError(f"--svg is {known.svg}; expected a file that ends in .svg")
+    recommender = Recommender.from_pretrained(known.model, **_loading(known))
+    found = recommender.explain(
+        known.history, known.candidate, known.candidates, with_teacher=known.with_teacher
+    )
+    if known.svg is not None:
+        found.save(known.svg)
+    print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if known.json else found.text())
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -11,15 +11,17 @@ import torch
 
 from delrec_hf.data.lookup import ItemIndex
 from delrec_hf.errors import InputError
+from delrec_hf.explain import explain
 from delrec_hf.instructions.encoding import ChatEncoder
-from delrec_hf.instructions.templates import lsr_messages
 from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.logging import progress
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
 from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.asking import next_item_prompts
 from delrec_hf.ranking.catalogue import FloatArray, tournament
-from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen, top_unseen
+from delrec_hf.ranking.explanation import Explanation
+from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen
 from delrec_hf.ranking.recommendation import Recommendation, Request, recommendations
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
@@ -212,7 +214,7 @@ class Recommender:
         """
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected 1 or more")
-        fuses = self._fuses(with_teacher)
+        fuses = self.fuses(with_teacher)
         if candidates is not None and retrieve is not None:
             raise InputError("retrieve is for the whole catalogue; give it or candidates")
         count = self._retrieved(fuses, top_k, retrieve)
@@ -254,6 +256,17 @@ class Recommender:
             requests.append(Request(seen, offered, advice))
         return requests
 
+    def explain(
+        self,
+        history: Sequence[str],
+        candidate: str,
+        candidates: Sequence[str] | None = None,
+        *,
+        with_teacher: bool | None = None,
+    ) -> Explanation:
+        """Say why a candidate stands where it does; see `delrec_hf.explain.explain`."""
+        return explain(self, history, candidate, candidates, with_teacher=with_teacher)
+
     def find(self, text: str) -> int:
         """Return the row of an item in the catalogue by its id or title, as `ItemIndex.find`.
 
@@ -262,7 +275,7 @@ class Recommender:
         """
         return self._index.find(text)
 
-    def _fuses(self, wanted: bool | None) -> bool:
+    def fuses(self, wanted: bool | None) -> bool:
         """Say whether the teacher's scores join in."""
         there = self.teacher is not None and self.teacher.fusion is not None
         if wanted and not there:
@@ -348,46 +361,30 @@ class Recommender:
 
     def _score(self, groups: Sequence[tuple[Request, list[int]]]) -> list[FloatArray]:
         """Score groups of candidates, each in a prompt as training showed it."""
-        is_listed = self.config.candidates == "listed"
-        messages = []
+        prompts: list[list[int]] = []
         for request, group in groups:
-            history = self._named(request.seen[-self.config.history_length :])
-            suggested = None
-            listing = group
-            if self.config.prompt_teacher != "none" and request.advice is not None:
-                advice = request.advice
-                if self.config.prompt_teacher == "list":
-                    best = top_unseen(advice, request.seen, self.config.teacher["top_h"])
-                    suggested = self._named(best)
-                else:
-                    listing = [group[place] for place in np.argsort(-advice[group], kind="stable")]
-            candidates = self._named(listing) if is_listed else None
-            messages.append(
-                lsr_messages(
-                    self.config.domain, history, candidates, suggested, turns=self.config.turns
-                )
+            prompts += next_item_prompts(
+                self.config, self.encoder, self.safe_titles, request.seen, [group], request.advice
             )
-        return self._scorer.score(
-            self.encoder.encode_prompts(messages),
-            [[self._answers[item] for item in group] for _, group in groups],
-        )
-
-    def _named(self, items: list[int]) -> list[str]:
-        return [self._safe_titles[item] for item in items]
+        answers = [[self.answers[item] for item in group] for _, group in groups]
+        return self.scorer.score(prompts, answers)
 
     @cached_property
-    def _scorer(self) -> CandidateScorer:
-        priors = dict(zip(map(tuple, self._answers), self.log_priors, strict=False))
+    def scorer(self) -> CandidateScorer:
+        """What scores candidates behind the soft prompt."""
+        priors = dict(zip(map(tuple, self.answers), self.log_priors, strict=False))
         scoring = Scoring(self.config.scoring, self.config.calibration_weight, priors)
         return CandidateScorer(self.model.backbone, self.model.soft_prompt.detach(), scoring)
 
     @cached_property
-    def _safe_titles(self) -> list[str]:
+    def safe_titles(self) -> list[str]:
+        """Titles as prompts show them: none reads as control tokens."""
         return safe_titles(self.titles, self.encoder.tokenizer)
 
     @cached_property
-    def _answers(self) -> list[list[int]]:
-        return self.encoder.encode_answers(self._safe_titles)
+    def answers(self) -> list[list[int]]:
+        """Token ids of each title as an answer, the end of the turn included."""
+        return self.encoder.encode_answers(self.safe_titles)
 
     @cached_property
     def _index(self) -> ItemIndex:

@@ -22,7 +22,7 @@ from delrec_hf.ranking.explanation import Explanation
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.ranking.weighing import Fusion, Part, Scale
 from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
-from tests.conftest import ITEMS, TITLES
+from tests.film_rows import ITEMS, TITLES
 
 Make = Callable[..., Path]
 HISTORY = ["i0", "i2", "i4"]
@@ -121,7 +121,7 @@ def test_the_teacher_says_its_score_and_rank_among_unseen_items(
 ) -> None:
     recommender = make_taught()
     assert recommender.teacher is not None
-    scores = recommender.teacher.score([0, 2, 4])
+    scores = recommender.teacher.score([[0, 2, 4]])[0]
     unseen = sorted(set(range(12)) - {0, 2, 4}, key=lambda row: -scores[row])
     for rank, row in enumerate(unseen, start=1):
         says = explain(recommender, HISTORY, f"i{row}").teacher
@@ -159,9 +159,9 @@ def test_adapters_are_left_out_one_by_one_and_together(recommender: Recommender)
     found = explain(recommender, HISTORY, "i6", OTHERS).adapters
     scores = [one.score for one in (found.both, found.without_prompt, found.without_lora)]
     assert len({*scores, found.neither.score}) == 4
-    plain = recommender._scorer
+    plain = recommender.scorer
     prompt = recommender.encoder.encode_prompts([_message(recommender)])
-    answers = [recommender._answers[6]]
+    answers = [recommender.answers[6]]
     with without_lora(plain.backbone):
         bare = replace(plain, soft_prompt=None).score(prompt, [answers])[0]
     assert found.neither.score == pytest.approx(float(bare[0]), abs=1e-5)
