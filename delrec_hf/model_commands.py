@@ -1,8 +1,10 @@
-"""The commands of a finished model: recommend, export, push; and of a backbone's file."""
+"""The commands of a finished model: recommend, serve, export, push; and of a backbone's file."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from delrec_hf.errors import InputError
 
 
 def add_model_commands(add: Callable[..., Any]) -> None:
@@ -48,6 +50,16 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     )
     recommend.add_argument("--json", action="store_true", help="print JSON")
     _add_loading(recommend)
+
+    serve = add("serve", "answer over HTTP with a finished model", _serve)
+    serve.add_argument("--model", required=True, help="folder or Hub id of a model")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--port", type=int, default=8000, help="its port (default: %(default)s; 0: any free one)"
+    )
+    _add_loading(serve)
 
     export = add("export", "fold prompt and LoRA into a plain checkpoint", _export)
     export.add_argument("--model", required=True, help="folder or Hub id of a model")
@@ -139,6 +151,20 @@ def _recommend(known: argparse.Namespace, _: Sequence[str]) -> None:
             parts = f"{one.language_model:9.3f} ({one.language_model_rank})"
             parts += f"{one.teacher:9.3f} ({one.teacher_rank})"
         print(f"{rank:>3}  {one.score:9.3f}{parts}  {one.title}")
+
+
+def _serve(known: argparse.Namespace, _: Sequence[str]) -> None:
+    try:
+        from delrec_hf.server import serve
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("fastapi", "uvicorn"):
+            raise
+        raise InputError(
+            f"`delrec serve` needs {missing.name}: `pip install 'delrec-hf[serve]'` (in a "
+            "checkout: `pip install -c constraints.txt fastapi uvicorn`)"
+        ) from missing
+
+    serve(known.model, known.host, known.port, **_loading(known))
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -12,6 +12,8 @@ FLOORS = (
     {"cli"},
     {"model_commands"},
     {"launch"},
+    {"server"},
+    {"refusals"},
     {"runs"},
     {"hub", "recommender"},
     {"evaluation"},
@@ -32,6 +34,7 @@ FLOORS = (
         "logging",
         "errors",
         "title_words",
+        "waiting",
         "__init__",
     },
 )
