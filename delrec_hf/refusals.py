@@ -16,10 +16,12 @@ from delrec_hf.errors import InputError, suggest
 from delrec_hf.logging import get_logger
 from delrec_hf.waiting import FullError
 
+_DRAINED = 50_000_000  # bytes of a body too large that are read nevertheless, and dropped
 _SHOWN = 80  # characters of what was given in a message
 _CURES = {
     400: "send JSON in UTF-8, not too deeply nested",
     404: "see /docs for the paths that there are",
+    413: "send less at once",
     405: "see /docs for the methods that a path answers to",
 }
 
@@ -68,6 +70,10 @@ class Door:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._most:
+                # Many clients read no answer before they have sent everything.
+                while message.get("more_body") and size < _DRAINED:
+                    message = await receive()
+                    size += len(message.get("body", b""))
                 raise HTTPException(413, f"the body has more than {self._most} bytes")
             return message
 
