@@ -1,4 +1,4 @@
-"""The commands of a finished model: recommend, export, push; and of a backbone's file."""
+"""The commands of a finished model: recommend, serve, export, push; and of a backbone's file."""
 
 import argparse
 import os
@@ -83,6 +83,16 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     why.add_argument("--json", action="store_true", help="print JSON")
     why.add_argument("--svg", metavar="FILE.svg", help="write a picture of it")
     _add_loading(why)
+
+    serve = add("serve", "answer over HTTP with a finished model", _serve)
+    serve.add_argument("--model", required=True, help="folder or Hub id of a model")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--port", type=int, default=8000, help="its port (default: %(default)s; 0: any free one)"
+    )
+    _add_loading(serve)
 
     export = add("export", "fold prompt and LoRA into a plain checkpoint", _export)
     export.add_argument("--model", required=True, help="folder or Hub id of a model")
@@ -226,6 +236,20 @@ def _explain(known: argparse.Namespace, _: Sequence[str]) -> None:
     if known.svg is not None:
         found.save(known.svg)
     print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if known.json else found.text())
+
+
+def _serve(known: argparse.Namespace, _: Sequence[str]) -> None:
+    try:
+        from delrec_hf.server import serve
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("fastapi", "uvicorn"):
+            raise
+        raise InputError(
+            f"`delrec serve` needs {missing.name}: `pip install 'delrec-hf[serve]'` (in a "
+            "checkout: `pip install -c constraints.txt fastapi uvicorn`)"
+        ) from missing
+
+    serve(known.model, known.host, known.port, **_loading(known))
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ COMMANDS = (
     "finetune",
     "evaluate",
     "recommend",
+    "serve",
     "export",
     "backbone",
     "push",

@@ -12,6 +12,8 @@ FLOORS = (
     {"cli"},
     {"model_commands"},
     {"launch"},
+    {"server"},
+    {"refusals"},
     {"runs"},
     {"batch"},
     {"hub", "recommender"},
@@ -35,6 +37,7 @@ FLOORS = (
         "logging",
         "errors",
         "title_words",
+        "waiting",
         "__init__",
     },
 )

@@ -1,0 +1,295 @@
+"""A finished model behind HTTP: JSON in, ranked items out, several users in one forward."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from delrec_hf import __version__
+from delrec_hf.errors import InputError
+from delrec_hf.logging import get_logger
+from delrec_hf.ranking.recommendation import Recommendation
+from delrec_hf.recommender import Recommender
+from delrec_hf.refusals import HANDLERS, REFUSALS, Door
+from delrec_hf.waiting import WaitingLine
+
+Part = Literal["language_model", "teacher"]
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes.
+
+    Attributes:
+        body: Bytes of a request.
+        histories: How many one request may hold.
+        history: Titles in one.
+        candidates: Titles to rank.
+        title: Characters of a title.
+        top_k: Items to return, and to retrieve.
+        waiting: Histories that wait for the model; more are refused with 503.
+        together: Histories that the model is given at once.
+        delay_ms: Milliseconds that the first one waits for others.
+    """
+
+    body: int = 1_000_000
+    histories: int = 64
+    history: int = 1_000
+    candidates: int = 1_000
+    title: int = 1_000
+    top_k: int = 1_000
+    waiting: int = 512
+    together: int = 16
+    delay_ms: float = 5.0
+
+
+class _Options(BaseModel):
+    """What to rank, and how."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    candidates: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Titles or ids to rank; by default the catalogue without the history.",
+        examples=[["Heat (1995)", "id:21"]],
+    )
+    top_k: int = Field(10, ge=1, description="How many items to return.")
+    retrieve: int | None = Field(
+        None,
+        ge=1,
+        description="How many items of the catalogue the teacher retrieves for both to rank; only "
+        "without candidates, and where the teacher ranks.",
+    )
+    with_teacher: bool | None = Field(
+        None,
+        description="Whether the teacher's scores join in; by default where the model holds a "
+        "teacher and weights.",
+    )
+
+
+_TITLES = "Titles or ids, oldest first; `id:21` and `title:21` where 21 is both."
+
+
+class RecommendBody(_Options):
+    """One user's history."""
+
+    history: list[str] = Field(
+        min_length=1, description=_TITLES, examples=[["Alien (1979)", "The Matrix (1999)"]]
+    )
+
+
+class RecommendManyBody(_Options):
+    """Histories of several users, for which the same is asked."""
+
+    histories: list[list[str]] = Field(
+        min_length=1, description=_TITLES, examples=[[["Alien (1979)"], ["Fargo (1996)", "id:3"]]]
+    )
+
+
+class Ranking(BaseModel):
+    """What one user is recommended."""
+
+    ranked_by: list[Part] = Field(description="Whose scores make up `score`.")
+    recommendations: list[Recommendation] = Field(description="Best first, at most `top_k`.")
+
+
+class Rankings(BaseModel):
+    """What several users are recommended."""
+
+    rankings: list[Ranking] = Field(description="In the order of the histories.")
+
+
+class Health(BaseModel):
+    """How the server is."""
+
+    ready: bool = Field(description="Whether it answers; the status is 503 if not.")
+    model: str = Field(description="Folder or Hub id of the model.")
+    items: int = Field(description="How many the catalogue has.")
+    version: str = Field(description="Of delrec_hf.")
+    waiting: int = Field(description="Histories that wait for the model.")
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The job of ranking with the same options."""
+
+    recommender: Recommender = field(compare=False, repr=False)
+    candidates: tuple[str, ...] | None
+    top_k: int
+    retrieve: int | None
+    with_teacher: bool | None
+
+    def __call__(self, histories: list[list[str]]) -> list[Ranking]:
+        found = self.recommender.recommend_many(
+            histories,
+            self.candidates,
+            self.top_k,
+            retrieve=self.retrieve,
+            with_teacher=self.with_teacher,
+            disable_tqdm=True,
+        )
+        return [_ranking(one) for one in found]
+
+
+def _ranking(found: list[Recommendation]) -> Ranking:
+    parts: list[Part] = ["language_model"]
+    if found[0].teacher is not None:
+        parts.append("teacher")
+    return Ranking(ranked_by=parts, recommendations=found)
+
+
+def app_of(recommender: Recommender, limits: Limits, model: str) -> FastAPI:
+    """Return the ASGI application of a model; any ASGI server runs it, in one process.
+
+    Another endpoint is a function here: it looks up what it names (`look_up`), and what needs the
+    model goes through `line`, whose one thread alone calls it.
+
+    Args:
+        recommender: The model.
+        limits: What is refused.
+        model: How `/health` calls it.
+    """
+    line = WaitingLine(limits.waiting, limits.together, limits.delay_ms / 1000)
+
+    @asynccontextmanager
+    async def serving(_: FastAPI) -> AsyncIterator[None]:
+        with line:
+            yield
+
+    app = FastAPI(
+        title="delrec_hf",
+        version=__version__,
+        description=f"Recommendations of `{model}`. Refused are {_told(limits)}.",
+        redoc_url=None,
+        lifespan=serving,
+        exception_handlers=HANDLERS,
+    )
+    app.add_middleware(Door, most=limits.body)
+
+    async def look_up(titles: Sequence[str]) -> None:
+        """Refuse titles that nobody knows, before they wait with others' requests."""
+        _check("a title's characters", max(map(len, titles)), limits.title)
+        await run_in_threadpool(lambda: [recommender.find(one) for one in titles])
+
+    async def rank(histories: list[list[str]], body: _Options) -> list[Ranking]:
+        candidates = body.candidates or []
+        _check("histories", len(histories), limits.histories)
+        _check("a history's titles", max(map(len, histories)), limits.history)
+        _check("candidates", len(candidates), limits.candidates)
+        _check("top_k", body.top_k, limits.top_k)
+        _check("retrieve", body.retrieve or 0, limits.top_k)
+        await look_up([*chain(*histories), *candidates])
+        wanted = None if body.candidates is None else tuple(candidates)
+        job = _Ranking(recommender, wanted, body.top_k, body.retrieve, body.with_teacher)
+        return await asyncio.gather(*map(asyncio.wrap_future, line.ask(job, histories)))
+
+    @app.post("/recommend", responses=REFUSALS)
+    async def recommend(body: RecommendBody) -> Ranking:
+        """Rank items as the next one after a history."""
+        return (await rank([body.history], body))[0]
+
+    @app.post("/recommend_many", responses=REFUSALS)
+    async def recommend_many(body: RecommendManyBody) -> Rankings:
+        """Rank items after each of several histories."""
+        return Rankings(rankings=await rank(body.histories, body))
+
+    @app.get("/health", responses={503: {"model": Health, "description": "It does not answer."}})
+    async def health(response: Response) -> Health:
+        """Say what is served and how many wait."""
+        response.status_code = 200 if line.is_served else 503
+        return Health(
+            ready=line.is_served,
+            model=model,
+            items=len(recommender.item_ids),
+            version=__version__,
+            waiting=len(line),
+        )
+
+    return app
+
+
+def _told(limits: Limits) -> str:
+    return (
+        f"bodies of more than {limits.body:,} bytes, more than {limits.histories:,} histories, "
+        f"{limits.history:,} titles in one, {limits.candidates:,} candidates, {limits.title:,} "
+        f"characters in a title, and a `top_k` or `retrieve` above {limits.top_k:,}; with 503 and "
+        f"`Retry-After` what comes while {limits.waiting:,} histories wait"
+    )
+
+
+def _check(what: str, given: int, most: int) -> None:
+    if given > most:
+        raise InputError(
+            f"{what}: {given}; this server takes at most {most}, so ask for less at once"
+        )
+
+
+def serve(model: str, host: str, port: int, **loading: Any) -> None:
+    """Load a model and serve it until SIGTERM or SIGINT; what waits then is still answered.
+
+    Args:
+        model: Folder or Hub id.
+        host: Address to listen on.
+        port: Its port; 0 for any free one, which the log names.
+        **loading: Arguments of `Recommender.from_pretrained`.
+
+    Raises:
+        InputError: If the address cannot be listened on or the model cannot be loaded.
+    """
+    with _bound(host, port) as listening:
+        recommender = Recommender.from_pretrained(model, **loading)
+        some = [f"id:{one}" for one in recommender.item_ids[:2]]
+        recommender.recommend(some[:1], some, disable_tqdm=True)  # the first one takes longest
+        # What it logs is what users ask for.
+        logging.getLogger("delrec_hf.data.lookup").setLevel("WARNING")
+        # uvicorn sends itself again the signal that it has obeyed.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        config = uvicorn.Config(
+            app_of(recommender, Limits(), model),
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        logger.info(
+            "serving %s, %d items, at http://%s:%d/docs; SIGTERM or Ctrl-C ends it",
+            model,
+            len(recommender.item_ids),
+            shown,
+            listening.getsockname()[1],
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    logger.info("ended; nobody waits any more")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that holds an address, and does not listen yet.
+
+    Raises:
+        InputError: If the address is not to be had.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise InputError(
+            f"cannot listen on {host}, port {port} ({error}); give an address of this machine with "
+            "--host and a free port with --port"
+        ) from error
+    return bound
