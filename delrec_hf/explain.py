@@ -46,6 +46,9 @@ class _Ranks(Protocol):
     def answers(self) -> list[list[int]]: ...
     def find(self, text: str) -> int: ...
     def fuses(self, wanted: bool | None) -> bool: ...
+    def advise(
+        self, histories: Sequence[Sequence[int]]
+    ) -> "Sequence[FloatArray] | Sequence[None]": ...
 
 
 def explain(
@@ -80,8 +83,13 @@ def explain(
     seen, item = [recommender.find(text) for text in history], recommender.find(candidate)
     fuses, teacher = recommender.fuses(with_teacher), recommender.teacher
     histories = [seen, *(seen[:place] + seen[place + 1 :] for place in range(len(seen)))]
-    advices: Sequence[FloatArray | None]
-    advices = [None] * len(histories) if teacher is None else teacher.score(histories)
+    advices = recommender.advise(histories)
+    is_new = advices[0] is not None and np.isnan(advices[0][item])
+    if is_new and fuses:
+        raise InputError(
+            f"`{recommender.titles[item]}` was added after training, and the teacher does not know "
+            "it; explain it with_teacher=False"
+        )
     offered = _offered(recommender, seen, item, candidates, advices[0])
     compared = _Comparison(offered, item, teacher.fusion if teacher and fuses else None)
     prompts = [
@@ -101,7 +109,7 @@ def explain(
         standing=now,
         history=_history(recommender, seen, now, shorter),
         adapters=_adapters(recommender.scorer, prompts[0], answers, scored[0], compared),
-        teacher=None if advices[0] is None else _advice(advices[0], seen, item),
+        teacher=None if advices[0] is None or is_new else _advice(advices[0], seen, item),
         candidates=_ranked(recommender, offered, compared.totals(scored[0], advices[0])),
     )
 

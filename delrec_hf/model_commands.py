@@ -209,7 +209,7 @@ def _recommend_to_one(known: argparse.Namespace) -> None:
     if known.json:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
         return
-    if found[0].teacher is None:
+    if all(one.teacher is None for one in found):
         print("ranked by the language model alone")
     else:
         print("ranked by the language model and its teacher: score, and each one's own with rank")

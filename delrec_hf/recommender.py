@@ -1,7 +1,7 @@
 """A finished model as one object: histories in, ranked items out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from delrec_hf.ranking.asking import next_item_prompts
 from delrec_hf.ranking.catalogue import FloatArray, tournament
 from delrec_hf.ranking.explanation import Explanation
 from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen
+from delrec_hf.ranking.new_items import log_priors, new_titles
 from delrec_hf.ranking.recommendation import Recommendation, Request, recommendations
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
@@ -41,6 +42,7 @@ class Recommender:
         titles: Their titles.
         log_priors: Their titles' log-probabilities without a history, for calibrated scores.
         teacher: The teacher, if prompts show what it says or there are weights of a fusion with it.
+        added: How many items at the end were added after training.
     """
 
     model: DelRecModel
@@ -50,6 +52,7 @@ class Recommender:
     titles: list[str]
     log_priors: list[float]
     teacher: FusedTeacher | None = None
+    added: int = 0
 
     @classmethod
     def from_pretrained(
@@ -107,6 +110,33 @@ class Recommender:
             catalogue["log_prior"].to_pylist() if "log_prior" in catalogue.column_names else [],
             FusedTeacher.load(folder, config, item_ids, device),
         )
+
+    def add_items(self, items: Mapping[str, str]) -> "Recommender":
+        """Return a recommender that knows further items, without training.
+
+        Their titles are cleaned and told apart as the catalogue's were. The language model ranks
+        them as all others; the teacher has never met them, does not read them in a history, and has
+        no score for them: beside it they are always among what is ranked, and its part of their
+        score is the mean of the others'. Recommendations mark them (`is_new`).
+
+        Args:
+            items: New ids to titles.
+
+        Raises:
+            InputError: If an id is known already, or a title is empty.
+        """
+        titles = new_titles(self.item_ids, self.titles, items)
+        more = replace(
+            self,
+            item_ids=[*self.item_ids, *items],
+            titles=[*self.titles, *titles],
+            added=self.added + len(items),
+        )
+        if self.config.scoring != "calibrated":
+            return more
+        answers = more.answers[len(self.titles) :]
+        priors = log_priors(self.model.backbone, self.encoder, self.config, answers)
+        return replace(more, log_priors=[*self.log_priors, *priors])
 
     def recommend(
         self,
@@ -245,8 +275,8 @@ class Recommender:
             chosen: Rows of the candidates; None: the catalogue's.
             count: How many of these the teacher retrieves; None: all.
         """
-        advices = [None] * len(histories) if self.teacher is None else self.teacher.score(histories)
         requests = []
+        advices = self.advise(histories)
         for seen, advice in zip(histories, advices, strict=True):
             if not seen:
                 raise InputError("the history is empty; give one title or id at least")
@@ -255,6 +285,19 @@ class Recommender:
                 raise InputError("there is no candidate to rank; give one title or id at least")
             requests.append(Request(seen, offered, advice))
         return requests
+
+    def advise(self, histories: Sequence[Sequence[int]]) -> "list[FloatArray] | list[None]":
+        """Return the teacher's score of every item after each history, `(items,)`.
+
+        NaN for items that were added, which it does not read in a history either; None without a
+        teacher.
+        """
+        if self.teacher is None:
+            return [None] * len(histories)
+        known = len(self.titles) - self.added
+        read = [[item for item in history if item < known] for history in histories]
+        unknown = np.full(self.added, np.nan)
+        return [np.concatenate([found, unknown]) for found in self.teacher.score(read)]
 
     def explain(
         self,
@@ -301,9 +344,11 @@ class Recommender:
         self, seen: list[int], advice: FloatArray | None, count: int | None
     ) -> list[int]:
         """Return the unseen items of the catalogue, or so many of them that the teacher likes."""
-        if advice is not None and count is not None:
-            return best_unseen(advice, seen, count)
         met = set(seen)
+        if advice is not None and count is not None:
+            known = len(self.titles) - self.added
+            new = [item for item in range(known, len(self.titles)) if item not in met]
+            return best_unseen(advice[:known], seen, count) + new
         return [item for item in range(len(self.titles)) if item not in met]
 
     def _by_tournament(
@@ -347,9 +392,13 @@ class Recommender:
         """
         by_place = self.config.candidates == "listed"
         order = np.arange(len(own)) if by_place else np.argsort(-scores, kind="stable")
-        return recommendations(
+        found = recommendations(
             request, order[:top_k], scores, own, fuses, self.item_ids, self.titles
         )
+        if not self.added:
+            return found
+        new = set(self.item_ids[len(self.item_ids) - self.added :])
+        return [replace(one, is_new=one.item_id in new) for one in found]
 
     def _fused(
         self, request: Request, group: list[int], found: FloatArray, fuses: bool
@@ -357,7 +406,9 @@ class Recommender:
         """Return the language model's scores of some items, joined by the teacher's if wanted."""
         if not fuses or request.advice is None or self.teacher is None:
             return found
-        return self.teacher.fuse(found, request.advice[group])
+        advice = request.advice[group]
+        mean = np.nanmean(advice) if np.isfinite(advice).any() else 0.0
+        return self.teacher.fuse(found, np.where(np.isnan(advice), mean, advice))
 
     def _score(self, groups: Sequence[tuple[Request, list[int]]]) -> list[FloatArray]:
         """Score groups of candidates, each in a prompt as training showed it."""

@@ -146,7 +146,7 @@ class _Ranking:
 
 def _ranking(found: list[Recommendation]) -> Ranking:
     parts: list[Part] = ["language_model"]
-    if found[0].teacher is not None:
+    if any(one.teacher is not None for one in found):
         parts.append("teacher")
     return Ranking(ranked_by=parts, recommendations=found)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,40 @@ def test_several_users_at_once_get_what_each_gets_alone(folder: Path, candidates
         assert not {recommender.item_ids[recommender.find(one)] for one in history} & {
             one.item_id for one in found
         }
+
+
+@pytest.mark.parametrize("scoring", ["sum", "calibrated"])
+def test_new_items_are_ranked_by_the_language_model_alone_and_marked(
+    folder: Path, scoring: str
+) -> None:
+    facts = json.loads((folder / "delrec_config.json").read_text())
+    facts |= {"candidates": "unlisted", "scoring": scoring, "calibration_weight": 0.5}
+    write_json(folder / "delrec_config.json", facts)
+    before = Recommender.from_pretrained(folder)
+    before = replace(before, log_priors=[-9.0] * len(before.titles))
+    after = before.add_items({"new1": "Dark  City, The (1998)", "new2": TITLES[0]})
+    assert after.titles[-2:] == ["The Dark City (1998)", f"{TITLES[0]} [2]"]
+    known = [f"i{row}" for row in range(3, 10)]
+    found = {one.item_id: one for one in after.recommend(HISTORY, [*known, "new1"], top_k=20)}
+    assert {one: found[one].language_model for one in known} == pytest.approx(
+        {one.item_id: one.language_model for one in before.recommend(HISTORY, known)}, abs=1e-4
+    )
+    new = found["new1"]
+    assert (new.is_new, new.teacher, new.teacher_rank) == (True, None, None)
+    assert not any(found[one].is_new for one in known)
+    mean = np.mean([found[one].teacher for one in known])
+    assert new.score == pytest.approx(LM * new.language_model + TEACHER * mean, abs=1e-4)
+    retrieved = {one.item_id for one in after.recommend(HISTORY, top_k=20, retrieve=2)}
+    assert len(retrieved) == 4
+    assert {"new1", "new2"} < retrieved
+    for one, other in zip(
+        after.recommend(["new1", *HISTORY], known), before.recommend(HISTORY, known), strict=True
+    ):
+        assert one.teacher == pytest.approx(other.teacher, abs=1e-5) or one.item_id != other.item_id
+    with pytest.raises(InputError, match="`new1` is in the catalogue already"):
+        after.add_items({"new1": "Again"})
+    with pytest.raises(InputError, match="item `x` has an empty title"):
+        after.add_items({"x": " "})
 
 
 def test_each_part_gives_its_own_ranks_among_all_that_were_ranked(recommender: Recommender) -> None:

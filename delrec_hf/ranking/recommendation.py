@@ -24,6 +24,7 @@ class Recommendation:
         language_model_rank: Its place by that score among all that were ranked, from 1 on.
         teacher: The teacher's score; None where the language model ranked alone.
         teacher_rank: Its place by that score among all that were ranked, from 1 on.
+        is_new: Whether it was added after training: no teacher knows it.
     """
 
     item_id: str
@@ -33,6 +34,7 @@ class Recommendation:
     language_model_rank: int
     teacher: float | None = None
     teacher_rank: int | None = None
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,20 +74,25 @@ def recommendations(
     """
     items = np.array(request.offered)
     own_ranks = _ranks(own)
-    advice = request.advice[items] if fuses and request.advice is not None else None
-    advice_ranks = None if advice is None else _ranks(advice)
-    return [
-        Recommendation(
-            item_ids[items[place]],
-            titles[items[place]],
-            float(scores[place]),
-            float(own[place]),
-            int(own_ranks[place]),
-            None if advice is None else float(advice[place]),
-            None if advice_ranks is None else int(advice_ranks[place]),
+    advice = np.full(len(items), np.nan)
+    if fuses and request.advice is not None:
+        advice = request.advice[items]
+    advice_ranks = _ranks(advice)
+    found = []
+    for place in order:
+        is_advised = not np.isnan(advice[place])
+        found.append(
+            Recommendation(
+                item_ids[items[place]],
+                titles[items[place]],
+                float(scores[place]),
+                float(own[place]),
+                int(own_ranks[place]),
+                float(advice[place]) if is_advised else None,
+                int(advice_ranks[place]) if is_advised else None,
+            )
         )
-        for place in order
-    ]
+    return found
 
 
 def _ranks(scores: FloatArray) -> IntArray:
