@@ -264,6 +264,7 @@ def serve(model: str, host: str, port: int, **loading: Any) -> None:
             access_log=False,
             server_header=False,
         )
+        listening.listen()  # who now connects waits until uvicorn accepts
         shown = f"[{host}]" if ":" in host else host
         logger.info(
             "serving %s, %d items, at http://%s:%d/docs; SIGTERM or Ctrl-C ends it",

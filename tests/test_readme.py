@@ -1,7 +1,10 @@
 """Every command and snippet of the README does what it says."""
 
+import json
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,9 +101,32 @@ print("the same")
 @pytest.mark.slow
 def test_commands_on_a_finished_model_run(folder: Path) -> None:
     used = [c for c in commands("delrec ") if "runs/quickstart/model" in c]
+    (serve,) = [c for c in used if c.startswith("delrec serve ")]
+    used.remove(serve)
     assert {c.split()[1] for c in used} == {"recommend", "export", "push"}
     for command in used:
         run(command, folder)
+    (ask,) = commands("curl ")
+    # Any free port: another one may be taken here.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    process = subprocess.Popen(
+        shlex.split(f"{Path(sys.executable).parent}/{serve} --port {port}"),
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert any("serving runs/quickstart/model" in line for line in process.stderr)
+        found = json.loads(run(ask.replace("8000", port), folder))
+        assert len(found["recommendations"]) == 5
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 @pytest.mark.slow

@@ -364,7 +364,7 @@ def test_the_log_names_requests_and_not_what_they_hold(
         client.get("/Heat%0A%20INFO%20forged")
     told = [one.getMessage() for one in caplog.records if one.name == "delrec_hf.refusals"]
     assert [re.sub(r"[0-9.]+ s$", "S", one) for one in told] == [
-        "POST /recommend: 200, 41 bytes, S",
+        "POST /recommend: 200, 40 bytes, S",
         "POST /recommend: 422, 28 bytes, S",
         "GET (unknown path): 404, 0 bytes, S",
     ]
@@ -412,16 +412,20 @@ def test_pages_of_other_sites_may_not_ask(client: Client) -> None:
 
 def test_the_command_serves_until_it_is_told_to_end(folder: Path) -> None:
     command = [sys.executable, "-m", "delrec_hf", "serve", "--model", str(folder), "--port", "0"]
-    with subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True) as one:
-        assert one.stderr is not None
-        lines = iter(one.stderr.readline, "")
-        ready = next(filter(None, (re.search(r"http://127\.0\.0\.1:(\d+)/docs", x) for x in lines)))
-        client = Client(int(ready[1]))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        first = next(line for line in process.stderr if "serving" in line)
+        place = re.search(r"http://127\.0\.0\.1:(\d+)/docs", first)
+        assert place is not None
+        client = Client(int(place[1]))
         assert client.get("/health").json["model"] == str(folder)
         assert client.post("/recommend", {"history": HISTORY}).status == 200
-        one.send_signal(signal.SIGTERM)
-        rest = one.stderr.read()
-        assert one.wait(60) == 0
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
     assert "POST /recommend: 200" in rest
     assert "Traceback" not in rest
 
