@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,12 @@ def histories(users: int) -> list[list[str]]:
     ]
 
 
-def write_users(path: Path, users: int) -> Path:
-    pq.write_table(
-        pa.table({"user_id": [f"u{user}" for user in range(users)], "history": histories(users)}),
-        path,
-    )
+def write_users(path: Path, users: int, strange: Sequence[str] = ()) -> Path:
+    """Write users with these histories, one of whom has strange items too."""
+    rows = histories(users)
+    rows[0] += strange
+    ids = [f"u{user}" for user in range(users)]
+    pq.write_table(pa.table({"user_id": ids, "history": rows}), path)
     return path
 
 
@@ -347,12 +348,13 @@ def test_a_killed_command_goes_on_to_the_same_bytes(model: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(model: Path, tmp_path: Path) -> None:
-    source = write_users(tmp_path / "users.parquet", 16 * CHUNK + 5)
+    source = write_users(tmp_path / "users.parquet", 16 * CHUNK + 5, strange=["nothing"])
     recommend_file(model, source, tmp_path / "one.csv.gz")
     two = start(*words(model, source, tmp_path / "two.csv.gz", "--accelerate_config", "cpu"))
     log = two.communicate(timeout=300)[1]
     assert two.returncode == 0, log
     assert "2 processes share the work" in log
+    assert log.count("left out of the histories: 1 of") == 1
     assert (tmp_path / "two.csv.gz").read_bytes() == (tmp_path / "one.csv.gz").read_bytes()
     told = start(
         *words(model, source, tmp_path / "r.csv", "--accelerate_config", "cpu"), "--top_k=0"
