@@ -118,16 +118,16 @@ def recommend_file(
         "chunk": CHUNK,
         "version": __version__,
     }
-    chunks = Chunks.open(output, settings, len(users.ids), state)
-    for number, start, end in chunks.take():
-        histories = users.histories(start, end)
-        ranked = recommender.rank_rows(histories, chosen, disable_tqdm=True, **options)
-        chunks.keep(number, _table(users.ids.slice(start, end - start), ranked))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        write_tables(output, chunks.tables(), chunks.folder / "joined")
-        logger.info("wrote %s: %d users", output, len(users.ids))
-        chunks.remove()
+    with Chunks.open(output, settings, len(users.ids), state) as chunks:
+        for number, start, end in chunks.take():
+            histories = users.histories(start, end)
+            ranked = recommender.rank_rows(histories, chosen, disable_tqdm=True, **options)
+            chunks.keep(number, _table(users.ids.slice(start, end - start), ranked))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            write_tables(output, chunks.tables(), chunks.folder / "joined")
+            logger.info("wrote %s: %d users", output, len(users.ids))
+            chunks.remove()
 
 
 @dataclass(frozen=True)

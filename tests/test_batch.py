@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 
 from delrec_hf import Recommender
 from delrec_hf.batch import recommend_file
@@ -301,7 +302,7 @@ def test_changed_options_start_anew_and_the_old_chunks_wait(
         patch.setattr(Recommender, "rank_rows", counted)
         with pytest.raises(KeyboardInterrupt):
             recommend_file(model, source, output, top_k=2)
-    (begun,) = (tmp_path / "recs.csv.parts").iterdir()
+    (begun,) = (one for one in (tmp_path / "recs.csv.parts").iterdir() if one.is_dir())
     assert [path.name for path in sorted(begun.glob("*.parquet"))] == ["00000000.parquet"]
     assert not output.exists()
     with caplog.at_level(logging.INFO, "delrec_hf"), monkeypatch.context() as patch:
@@ -318,6 +319,18 @@ def test_changed_options_start_anew_and_the_old_chunks_wait(
     assert set(pd.read_csv(output)["rank"]) == {1, 2, 3}
 
 
+def test_two_commands_do_not_write_one_output(model: Path, tmp_path: Path) -> None:
+    source, output = write_users(tmp_path / "users.parquet", 2), tmp_path / "recs.csv"
+    (tmp_path / "recs.csv.parts").mkdir()
+    with (
+        FileLock(tmp_path / "recs.csv.parts" / "lock"),
+        pytest.raises(InputError, match=r"another process writes into .*recs\.csv\.parts"),
+    ):
+        recommend_file(model, source, output)
+    recommend_file(model, source, output)
+    assert not (tmp_path / "recs.csv.parts").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_bytes(model: Path, tmp_path: Path) -> None:
     source = write_users(tmp_path / "users.parquet", 16 * CHUNK + 5)
@@ -325,7 +338,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(model: Path, tmp_path: Path)
     recommend_file(model, source, straight)
     killed.write_text("what was there before")
     process = start(*words(model, source, killed))
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(done := list(tmp_path.glob("killed.parquet.parts/*/*.parquet"))) < 3:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
