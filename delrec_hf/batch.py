@@ -21,7 +21,7 @@ from delrec_hf.data.user_histories import UserHistories, read_user_histories
 from delrec_hf.data.writers import check_ending, write_tables
 from delrec_hf.errors import InputError
 from delrec_hf.hashes import cached_content_hash, fingerprint
-from delrec_hf.logging import get_logger, progress
+from delrec_hf.logging import get_logger, progress, said_once
 from delrec_hf.modeling.artefact import artefact_folder
 from delrec_hf.ranking.kept import model_print
 from delrec_hf.ranking.recommendation import Recommendation
@@ -99,15 +99,16 @@ def recommend_file(
     state = PartialState(cpu=not has_accelerator, timeout=timedelta(days=7))
     if state.num_processes > 1:
         logger.info("%d processes share the work", state.num_processes)
-    read = read_user_histories(source)
     if device is None and has_accelerator:
         device = str(state.device)
-    folder = artefact_folder(model, revision)
-    recommender = Recommender.from_pretrained(folder, device=device, **loading)
-    chosen = None if candidates is None else [recommender.find(text) for text in candidates]
-    options = {"top_k": top_k, "with_teacher": with_teacher, "retrieve": retrieve}
-    recommender.rank_rows([], chosen, **options)  # type: ignore[arg-type] # refuses what is wrong
-    users = _usable(read, recommender, source, chosen is None)
+    options: dict[str, Any] = {"top_k": top_k, "with_teacher": with_teacher, "retrieve": retrieve}
+    with said_once():
+        read = read_user_histories(source)
+        folder = artefact_folder(model, revision)
+        recommender = Recommender.from_pretrained(folder, device=device, **loading)
+        chosen = None if candidates is None else [recommender.find(text) for text in candidates]
+        recommender.rank_rows([], chosen, **options)  # refuses options that do not fit
+        users = _usable(read, recommender, source, chosen is None)
     settings = {
         "model": _print_of(recommender, folder),
         "device": recommender.model.backbone.device.type,
@@ -117,20 +118,16 @@ def recommend_file(
         "chunk": CHUNK,
         "version": __version__,
     }
-    chunks = Chunks.open(output, settings, len(users.ids), state)
-    for number, start, end in chunks.take():
-        ranked = recommender.rank_rows(
-            users.histories(start, end),
-            chosen,
-            **options,  # type: ignore[arg-type]
-            disable_tqdm=True,
-        )
-        chunks.keep(number, _table(users.ids.slice(start, end - start), ranked))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        write_tables(output, chunks.tables(), chunks.folder / "joined")
-        logger.info("wrote %s: %d users", output, len(users.ids))
-        chunks.remove()
+    with Chunks.open(output, settings, len(users.ids), state) as chunks:
+        for number, start, end in chunks.take():
+            histories = users.histories(start, end)
+            ranked = recommender.rank_rows(histories, chosen, disable_tqdm=True, **options)
+            chunks.keep(number, _table(users.ids.slice(start, end - start), ranked))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            write_tables(output, chunks.tables(), chunks.folder / "joined")
+            logger.info("wrote %s: %d users", output, len(users.ids))
+            chunks.remove()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, write_json
@@ -40,13 +42,17 @@ class Chunks:
     users: int
 
     @classmethod
+    @contextmanager
     def open(
         cls, output: Path, settings: dict[str, Any], users: int, state: PartialState
-    ) -> "Chunks":
+    ) -> "Iterator[Chunks]":
         """Make the folder, or find what an earlier call left there; all processes do so together.
 
+        Until the block ends no other launch may do so.
+
         Raises:
-            InputError: If the processes do not work on the same, or do not share the folder.
+            InputError: If the processes do not work on the same, or do not share the folder, or
+                another launch is at work there.
         """
         prints = gather_object([fingerprint(settings, users)])
         if len(set(prints)) > 1:
@@ -54,23 +60,41 @@ class Chunks:
                 "the processes have read different models or inputs; give all machines the same"
             )
         chunks = cls(output.with_name(f"{output.name}.parts") / prints[0], users)
-        if state.is_main_process:
-            chunks._begin(settings)
-        state.wait_for_everyone()
-        if not (chunks.folder / _SETTINGS).is_file():
-            raise InputError(
-                f"process {state.process_index} does not see {chunks.folder}; give an output on a "
-                "disk that all machines share"
-            )
-        return chunks
+        with chunks._alone() if state.is_main_process else nullcontext():
+            if state.is_main_process:
+                chunks._begin(settings)
+            state.wait_for_everyone()
+            if not (chunks.folder / _SETTINGS).is_file():
+                raise InputError(
+                    f"process {state.process_index} does not see {chunks.folder}; give an output "
+                    "on a disk that all machines share"
+                )
+            yield chunks
 
-    def _begin(self, settings: dict[str, Any]) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Make the folder and keep other launches out; a killed one lets go of it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"{self.folder.parent} cannot be a folder: {error.strerror}; give another output"
             ) from error
+        lock = FileLock(self._lock)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as held:
+            raise InputError(
+                f"another process writes into {self.folder.parent}; wait for it or end it"
+            ) from held
+        except NotImplementedError:  # a disk without locks
+            logger.debug("%s cannot be locked", self.folder.parent)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _begin(self, settings: dict[str, Any]) -> None:
         done = len(list(self.folder.glob("*.parquet")))
         if done:
             logger.info(
@@ -128,8 +152,13 @@ class Chunks:
         """Remove all chunks of this output, also those of other settings, and nothing else."""
         for settings in self.folder.parent.glob(f"*/{_SETTINGS}"):
             shutil.rmtree(settings.parent)
+        self._lock.unlink(missing_ok=True)
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder.parent / "lock"
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:08d}.parquet"

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DISABLE_WEIGHTS_LOADING_PROGRESS_BAR", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Keep warnings to the main process where all processes of a launch meet the same."""
+    root = logging.getLogger("delrec_hf")
+    level = root.level
+    if not _is_main():
+        root.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def progress(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 
 from delrec_hf import Recommender
 from delrec_hf.batch import recommend_file
@@ -63,11 +64,12 @@ def histories(users: int) -> list[list[str]]:
     ]
 
 
-def write_users(path: Path, users: int) -> Path:
-    pq.write_table(
-        pa.table({"user_id": [f"u{user}" for user in range(users)], "history": histories(users)}),
-        path,
-    )
+def write_users(path: Path, users: int, strange: Sequence[str] = ()) -> Path:
+    """Write users with these histories, one of whom has strange items too."""
+    rows = histories(users)
+    rows[0] += strange
+    ids = [f"u{user}" for user in range(users)]
+    pq.write_table(pa.table({"user_id": ids, "history": rows}), path)
     return path
 
 
@@ -300,7 +302,7 @@ def test_changed_options_start_anew_and_the_old_chunks_wait(
         patch.setattr(Recommender, "rank_rows", counted)
         with pytest.raises(KeyboardInterrupt):
             recommend_file(model, source, output, top_k=2)
-    (begun,) = (tmp_path / "recs.csv.parts").iterdir()
+    (begun,) = (one for one in (tmp_path / "recs.csv.parts").iterdir() if one.is_dir())
     assert [path.name for path in sorted(begun.glob("*.parquet"))] == ["00000000.parquet"]
     assert not output.exists()
     with caplog.at_level(logging.INFO, "delrec_hf"), monkeypatch.context() as patch:
@@ -317,6 +319,18 @@ def test_changed_options_start_anew_and_the_old_chunks_wait(
     assert set(pd.read_csv(output)["rank"]) == {1, 2, 3}
 
 
+def test_two_commands_do_not_write_one_output(model: Path, tmp_path: Path) -> None:
+    source, output = write_users(tmp_path / "users.parquet", 2), tmp_path / "recs.csv"
+    (tmp_path / "recs.csv.parts").mkdir()
+    with (
+        FileLock(tmp_path / "recs.csv.parts" / "lock"),
+        pytest.raises(InputError, match=r"another process writes into .*recs\.csv\.parts"),
+    ):
+        recommend_file(model, source, output)
+    recommend_file(model, source, output)
+    assert not (tmp_path / "recs.csv.parts").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_bytes(model: Path, tmp_path: Path) -> None:
     source = write_users(tmp_path / "users.parquet", 16 * CHUNK + 5)
@@ -324,7 +338,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(model: Path, tmp_path: Path)
     recommend_file(model, source, straight)
     killed.write_text("what was there before")
     process = start(*words(model, source, killed))
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(done := list(tmp_path.glob("killed.parquet.parts/*/*.parquet"))) < 3:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
@@ -347,12 +361,13 @@ def test_a_killed_command_goes_on_to_the_same_bytes(model: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(model: Path, tmp_path: Path) -> None:
-    source = write_users(tmp_path / "users.parquet", 16 * CHUNK + 5)
+    source = write_users(tmp_path / "users.parquet", 16 * CHUNK + 5, strange=["nothing"])
     recommend_file(model, source, tmp_path / "one.csv.gz")
     two = start(*words(model, source, tmp_path / "two.csv.gz", "--accelerate_config", "cpu"))
     log = two.communicate(timeout=300)[1]
     assert two.returncode == 0, log
     assert "2 processes share the work" in log
+    assert log.count("left out of the histories: 1 of") == 1
     assert (tmp_path / "two.csv.gz").read_bytes() == (tmp_path / "one.csv.gz").read_bytes()
     told = start(
         *words(model, source, tmp_path / "r.csv", "--accelerate_config", "cpu"), "--top_k=0"
