@@ -1,15 +1,26 @@
 """The one exception that stands for a user's mistake."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters and what else ends a line: what a terminal acts on instead of showing it."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    r"""Something the user gave cannot be used.
 
     The message is one line: what was given, where, what was expected, and the cure. The command
-    line prints it without a traceback and exits with code 2.
+    line prints it without a traceback and exits with code 2. A line break in a value that it shows
+    is written as in Python.
+
+    >>> str(InputError("no item `a\nb`"))
+    'no item `a\\nb`'
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_UNSEEN.sub(lambda found: repr(found[0])[1:-1], message))
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

@@ -20,9 +20,9 @@ _ALIASES = {
         "content_id stock_code product_code sku movie book game product i"
     ),
     "timestamp": (
-        "timestamp time ts unix_review_time unix_time date_time datetime date created_at "
-        "event_time rating_timestamp review_date review_time date_added order_date invoice_date "
-        "purchase_date t_dat rated_at t"
+        "timestamp time ts unix_review_time unix_time date_time datetime created_at event_time "
+        "rating_timestamp rated_at date review_date review_time date_added order_date invoice_date "
+        "purchase_date t_dat t"
     ),
     "title": (
         "title item_title movie_title book_title game_title product_title name item_name "

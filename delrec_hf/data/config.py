@@ -143,9 +143,11 @@ class DataConfig:
                 f"recipe keys `data.validation_share` and `data.test_share` are {shares[0]} and "
                 f"{shares[1]}; expected two numbers above 0 that leave something for training"
             )
-        if self.separator is not None and len(self.separator) != 1:
+        separator = "," if self.separator is None else self.separator
+        if len(separator) != 1 or not separator.isascii() or separator in '"\x00\r\n':
             raise InputError(
-                f"recipe key `data.separator` is {self.separator!r}; expected one character"
+                f"recipe key `data.separator` is {separator!r}; expected one ASCII character, no "
+                "quote and no line break"
             )
         self.names_of("interactions")
         self.kept_values()

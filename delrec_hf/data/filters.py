@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delrec_hf.data.readers import Table
-from delrec_hf.data.values import rating_numbers
+from delrec_hf.data.values import column_texts, rating_numbers
 from delrec_hf.errors import InputError, suggest
 
 BoolArray = npt.NDArray[np.bool_]
@@ -27,7 +27,7 @@ def rated_enough(table: Table, column: str | None, least: float) -> tuple[BoolAr
         )
     ratings = rating_numbers(table, column)
     if ratings is None:
-        values = table.column(column).cast(pa.string()).to_pandas()
+        values = column_texts(table, column, "ratings").to_pandas()
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
     else:
         numbers = ratings.to_numpy()
@@ -54,7 +54,8 @@ def with_values(table: Table, kept: dict[str, list[str]]) -> BoolArray:
                 f"data.keep names `{column}`, but {table.label} has no such column; found "
                 f"{', '.join(names)}{suggest(column, names)}"
             )
-        texts = pc.utf8_trim_whitespace(_as_texts(table, column))
+        cure = "name another column in data.keep"
+        texts = pc.utf8_trim_whitespace(column_texts(table, column, "texts", cure))
         there = {str(one) for one in pc.unique(texts).to_pylist() if one is not None}
         for value in values:
             if value not in there:
@@ -124,17 +125,6 @@ def codes(values: pa.ChunkedArray) -> IntArray:
     encoded = pc.dictionary_encode(values, null_encoding="encode").combine_chunks()
     numbers: IntArray = encoded.indices.to_numpy().astype(np.int64)
     return numbers
-
-
-def _as_texts(table: Table, column: str) -> pa.ChunkedArray:
-    values = table.column(column)
-    try:
-        return values.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"data.keep names `{column}`, which holds {values.type} in {table.label}; expected "
-            "texts, numbers or true and false"
-        ) from error
 
 
 def _most_frequent(texts: pa.ChunkedArray) -> str:

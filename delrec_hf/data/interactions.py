@@ -71,7 +71,7 @@ def read_interactions(config: DataConfig) -> Source:
             worst first, each with its number of rows and where it is first.
     """
     events, catalogue = read_tables(config)
-    events = one_row_each(events, config.user_column, config.item_column)
+    events = one_row_each(events, config)
     names = find_columns(config, events, catalogue)
     problems, left_out = Problems(list(events.faults)), Counter[str]()
     left_out["broken_lines"] += sum(fault.rows for fault in events.faults)
@@ -111,6 +111,8 @@ def read_interactions(config: DataConfig) -> Source:
 
 def _wanted(events: Table, names: ColumnNames, config: DataConfig, left_out: Counter[str]) -> Table:
     """Leave out what the recipe does not want, before anything else is asked of it."""
+    if not events.data.num_rows and events.faults:
+        return events
     if config.min_rating is not None:
         enough, without = rated_enough(events, names.rating, config.min_rating)
         left_out["without_rating"] += int(without.sum())
@@ -119,7 +121,7 @@ def _wanted(events: Table, names: ColumnNames, config: DataConfig, left_out: Cou
     kept = with_values(events, config.kept_values())
     left_out["other_events"] += int((~kept).sum())
     events = events.where(kept)
-    if not events.data.num_rows and not events.faults:
+    if not events.data.num_rows:
         raise InputError(
             f"no interaction of {events.label} is left after data.min_rating and data.keep; set "
             "others"
@@ -150,7 +152,7 @@ def _read(
             else:
                 form = config.timestamp_format
                 time = read_time_columns(events, clock, form)
-                wrong = time.times.bad
+                wrong, column = time.times.bad, time.bad_name
                 why = NO_TIME if form is None else f"is not a time of the form `{form}`"
         except InputError as error:
             problems.add(str(error))
@@ -202,17 +204,19 @@ def _core(
 def _report_unknown_items(
     events: Table, rows: pa.Table, catalogue: Table, column: str, problems: Problems
 ) -> None:
-    known = pc.unique(read_ids(catalogue, column).texts)
+    ids = read_ids(catalogue, column)
+    known = pc.unique(ids.texts.filter(pa.array(~ids.bad)))
     unknown = pc.invert(pc.is_in(rows["item_id"], value_set=known))
     count = pc.sum(unknown).as_py() or 0
     if count:
         row = pc.index(unknown, True).as_py()
         place = events.at_number(rows["row"][row].as_py())
         item = rows["item_id"][row]
+        there = f"the first there is `{known[0]}`" if len(known) else "there is none there"
         problems.add(
             f"interactions with items that {catalogue.label} does not hold: {count} of "
-            f"{len(unknown)}, first {place}: item `{item}` (ids are compared as texts; the first "
-            f"there is `{known[0]}`); add the items or leave these interactions out",
+            f"{len(unknown)}, first {place}: item `{item}` (ids are compared as texts; {there}); "
+            "add the items or leave these interactions out",
             count,
             can_drop=count < len(unknown),
         )

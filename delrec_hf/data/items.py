@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from datasets import Features
 
 from delrec_hf.data.filters import BoolArray, IntArray, codes
 from delrec_hf.data.problems import Problems
@@ -44,6 +45,8 @@ def read_items(
     bare = _bare(titles)
     numbers = codes(ids.texts)
     _report_without_title(catalogue, title, ids.texts, numbers, bare, ids.bad, problems, left_out)
+    bare_rows = int((bare & ~ids.bad).sum())
+    left_out["repeated_item_rows"] += bare_rows - left_out["items_without_title"]
     usable = np.flatnonzero(~bare & ~ids.bad)
     first = usable[np.sort(np.unique(numbers[usable], return_index=True)[1])]
     twins = np.setdiff1d(usable, first)
@@ -52,7 +55,7 @@ def read_items(
     columns = {"item_id": ids.texts, "title": titles}
     for name in catalogue.data.column_names:
         if name and name not in (item, title, "item_id", "title"):
-            columns[name] = catalogue.column(name)
+            columns[name] = _storable(catalogue.column(name))
     return pa.table(columns).take(pa.array(first))
 
 
@@ -83,10 +86,20 @@ def items_of_interactions(
     return table.sort_by("item_id")
 
 
+def _storable(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of metadata, as texts if `datasets` has no such type: maps, intervals."""
+    try:
+        Features.from_arrow_schema(pa.schema([("column", values.type)]))
+    except ValueError:
+        texts = [None if one is None else str(one) for one in values.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    return values
+
+
 def _bare(titles: pa.ChunkedArray) -> BoolArray:
     """Mark titles of which nothing can be seen."""
     seen = [bool(title) and bool(clean_title(title)) for title in pc.unique(titles).to_pylist()]
-    visible = pc.unique(titles).filter(pa.array(seen))
+    visible = pc.unique(titles).filter(pa.array(seen, pa.bool_()))
     return ~np.asarray(pc.is_in(titles, value_set=visible).to_numpy(), dtype=bool)
 
 
@@ -104,8 +117,8 @@ def _report_without_title(
     titled = np.zeros(numbers.max(initial=0) + 1, dtype=bool)
     titled[numbers[~bare & ~bad]] = True
     rows = np.flatnonzero(~titled[numbers] & ~bad)
-    if len(rows):
-        items = len(np.unique(numbers[rows]))
+    items = len(np.unique(numbers[rows]))
+    if items:
         problems.add(
             f"items without a title in column `{column}`: {items}, first "
             f"{table.at(int(rows[0]))}: item `{ids[int(rows[0])]}` has no title; every item needs "

@@ -71,11 +71,16 @@ class Table:
     numbers: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return a column; texts of any arrow kind, dictionaries included, as plain strings."""
+        """Return a column; texts of any arrow kind, dictionaries and UUIDs included, as strings."""
         values = self.data[name]
+        if isinstance(values.type, pa.UuidType):
+            texts = [None if one is None else str(one) for one in values.to_pylist()]
+            values = pa.chunked_array([pa.array(texts, pa.string())])
+        elif isinstance(values.type, pa.BaseExtensionType):
+            values = values.cast(values.type.storage_type)
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
-        if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        if pa.types.is_large_string(values.type):
             values = values.cast(pa.string())
         return values
 
@@ -181,10 +186,27 @@ def _bytes(path: Path) -> bytes:
 
 def _parquet(raw: bytes, path: Path) -> pa.Table:
     try:
-        return pq.read_table(pa.BufferReader(raw))
+        data = pq.read_table(pa.BufferReader(raw))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as parquet: {reason}") from error
+    for place, field_ in enumerate(data.schema):
+        data = data.set_column(place, field_.name, _without_views(data.column(place)))
+    return data
+
+
+def _without_views(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of a kind whose rows arrow can choose among."""
+    if pa.types.is_string_view(values.type):
+        return values.cast(pa.string())
+    if pa.types.is_binary_view(values.type):
+        return values.cast(pa.binary())
+    try:
+        values.slice(0, 0).take(pa.array([], pa.int64()))
+    except pa.ArrowNotImplementedError:  # lists of views and the like
+        texts = [None if one is None else str(one) for one in values.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    return values
 
 
 def _utf8(raw: bytes, path: Path, encoding: str | None) -> tuple[bytes, list[str]]:

@@ -1,11 +1,7 @@
 """Tables of text: what stands between the columns, and which quotes are quotes."""
 
 import csv
-import io
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from delrec_hf.data.problems import Problem
+from delrec_hf.data.quotes import long_fields, paired_quotes
 from delrec_hf.errors import InputError
 
 _GENRES = (  # noqa: SIM905 - a line of words reads better than nineteen lines
@@ -38,7 +35,6 @@ OWN_LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _VALUE = re.compile(r"[-+]?[\d.,:/ -]*\d[\d.,:/ TZ+-]*( ?[AP]M)?", re.IGNORECASE)
 
 
@@ -65,9 +61,7 @@ def read_separated(
     """Read a table of text.
 
     The separator is the user's, else that of the format, unless the header has but one column
-    then and several by another. Quotes are those of csv. Where they do not pair, each line is
-    taken for itself and a value that only begins with a quote is text; so is every line of a tsv,
-    whose values never span lines.
+    then and several by another. Quotes are those of csv, where they pair.
 
     Args:
         raw: The text, UTF-8.
@@ -79,14 +73,14 @@ def read_separated(
     Raises:
         InputError: If quotes do not pair and lines taken for themselves are no table either.
     """
-    raw = _unix_lines(raw).lstrip(b"\n")
+    raw = _unix_lines(raw).lstrip(b"\r\n")
     if form in OWN_LAYOUTS and names is None and not _names_columns(raw):
         return _own_layout(raw, path, form)
     notes: list[str] = []
-    given = re.match(rb"sep=(.)\n", raw)  # the first line of some spreadsheets' exports
+    given = re.match(rb"sep=([^\"\x00\r])\n", raw)  # the first line of some spreadsheets' exports
     if given:
-        raw, separator = raw[given.end() :], separator or given[1].decode()
-    first = raw.partition(b"\n")[0].decode()
+        raw, separator = raw[given.end() :].lstrip(b"\r\n"), separator or given[1].decode()
+    first = _first_line(raw)
     usual = form if form in _SEPARATORS else "\t"
     between = separator or _separator(first, usual)
     if between != usual:
@@ -96,7 +90,7 @@ def read_separated(
     if names is None:
         names = _header(first, between, is_quoted)
     if is_quoted and b'"' in raw:
-        raw, more = _paired_quotes(raw, between, len(names), path)
+        raw, more = paired_quotes(raw, between, len(names), path)
         notes += more
     data, faults = _texts(raw, path, names, between, is_quoted and b'"' in raw, skip=int(skip))
     return Separated(data, skip, notes, faults)
@@ -124,11 +118,14 @@ def _own_layout(raw: bytes, path: Path, form: str) -> Separated:
 
 def _names_columns(raw: bytes) -> bool:
     """Say whether a file that is called like one without a header has one."""
-    first = raw.partition(b"\n")[0].decode().lower()
-    cells = set(re.split(r"\t|::|[|,;]", first))
+    cells = set(re.split(r"\t|::|[|,;]", _first_line(raw).lower()))
     return bool(
         cells & {"title", "id", "userid", "user_id", "itemid", "item_id", "news_id", "time"}
     )
+
+
+def _first_line(raw: bytes) -> str:
+    return re.split(rb"[\r\n]", raw, maxsplit=1)[0].decode()
 
 
 def _unix_lines(raw: bytes) -> bytes:
@@ -151,101 +148,9 @@ def _separator(first: str, usual: str) -> str:
 def _header(first: str, between: str, is_quoted: bool) -> list[str]:
     if not is_quoted:  # RecBole's names carry a type: `user_id:token`
         return [name.strip().partition(":")[0] for name in first.split(between)]
-    with _long_fields():
+    with long_fields():
         reader = csv.reader([first], delimiter=between, skipinitialspace=between != " ")
         return [name.strip() for name in next(reader, [])]
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _paired_quotes(raw: bytes, between: str, width: int, path: Path) -> tuple[bytes, list[str]]:
-    """Return a text in which every value that begins with a quote ends with one."""
-    text = raw.decode()
-    fault = None if between != "\t" else "a tsv value never spans lines"
-    spaced = False
-    if fault is None:
-        fault, spaced = _look_at_quotes(text, between, width)
-    if spaced:
-        return _without_spaces(text, between), ["spaces before quoted values are left out"]
-    if fault is None:
-        return raw, []
-    lines, mended = [], 0
-    for line in text.split("\n"):
-        tamed = line if '"' not in line else _tamed(line, between, width)
-        if tamed is None:
-            if between == "\t":
-                tamed = line
-            else:
-                raise InputError(f"{path} {fault}; write quotes inside a quoted value twice")
-        mended += tamed != line
-        lines.append(tamed)
-    notes = [f"quotes that do not pair are text, on lines: {mended}"] if mended else []
-    return "\n".join(lines).encode(), notes
-
-
-def _look_at_quotes(text: str, between: str, width: int) -> tuple[str | None, bool]:
-    """Find the first quote that does not pair, and say whether spaces stand before quotes.
-
-    A quoted value that holds whole rows is not meant to: they would be swallowed without a word.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
-    start = 1
-    try:
-        with _long_fields():
-            for row in reader:
-                for value in row:
-                    if value.startswith(" ") and value.lstrip(" ").startswith('"'):
-                        return None, True
-                    if "\n" in value and _holds_rows(value, between, width):
-                        return f"line {start}: a quoted value holds whole rows", False
-                start = reader.line_num + 1
-    except csv.Error as error:
-        return f"line {start}: a quote does not pair ({error})", False
-    return None, False
-
-
-def _holds_rows(value: str, between: str, width: int) -> bool:
-    """Say whether later lines of a value have as many values as the table has columns.
-
-    Of two columns, one separator in a line says little: then all lines must have it, and two of
-    them.
-    """
-    inner = [line.count(between) == width - 1 for line in value.split("\n")[1:]]
-    return any(inner) if width > 2 else width == 2 and len(inner) > 1 and all(inner)
-
-
-def _without_spaces(text: str, between: str) -> bytes:
-    source, target = io.StringIO(text, newline=""), io.StringIO(newline="")
-    with _long_fields():
-        reader = csv.reader(source, delimiter=between, skipinitialspace=True)
-        csv.writer(target, delimiter=between, lineterminator="\n").writerows(reader)
-    return target.getvalue().encode()
-
-
-def _tamed(line: str, between: str, width: int) -> str | None:
-    """Return a line whose quotes pair; None where it has not the table's number of values."""
-    cells = line.split(between)
-    if len(cells) == width:
-        return between.join(map(_closed, cells))
-    try:
-        with _long_fields():
-            row = next(csv.reader([line], delimiter=between, strict=True))
-    except csv.Error:
-        return None
-    return line if len(row) == width else None
-
-
-def _closed(cell: str) -> str:
-    if not cell.startswith('"') or _QUOTED.fullmatch(cell):
-        return cell
-    return '"' + cell.replace('"', '""') + '"'
 
 
 def _texts(
@@ -275,7 +180,7 @@ def _texts(
             convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(places, pa.string())),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
+        if "Empty CSV file" in str(error) or "Could not skip initial" in str(error):
             data = pa.table({place: pa.array([], pa.string()) for place in places})
         else:
             reason = " ".join(str(error).split())

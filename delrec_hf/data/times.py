@@ -78,27 +78,29 @@ def read_times(values: pa.ChunkedArray, label: str, form: str | None = None) -> 
         InputError: If the column holds nothing of the kind, or the values do not tell whether the
             day comes first or the month.
     """
-    if pa.types.is_temporal(values.type):
+    kind = values.type
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         return _typed(values)
-    if pa.types.is_boolean(values.type) or pa.types.is_nested(values.type):
-        raise InputError(
-            f"{label} holds {values.type}, not times; set data.timestamp_column to the column that "
-            "does"
-        )
-    if not (pa.types.is_string(values.type) or pa.types.is_null(values.type)):
-        if form is None:
-            return _numbers(values)
-        values = values.cast(pa.string())
-    texts = pd.Series(pc.utf8_trim_whitespace(values.cast(pa.string())).to_pandas(), dtype="str")
-    if form is None:
-        numbers = _of_texts(values)
-        if numbers is not None:
-            return numbers
-    return _dates(texts, label, form)
+    if pa.types.is_boolean(kind):
+        raise InputError(_no_times(label, kind))
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if is_number and form is None:
+        return _numbers(values)
+    try:
+        texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    except pa.ArrowException as error:
+        raise InputError(_no_times(label, kind)) from error
+    if form is not None:
+        return _of_form(texts, form)
+    numbers = _of_texts(texts)
+    return numbers if not numbers.bad.any() else min(_dates(texts, label), numbers, key=_badness)
 
 
 def clock_seconds(values: pa.ChunkedArray) -> npt.NDArray[np.float64] | None:
-    """Return seconds since midnight if every value is a time of day: 23:59[:59], 2359, 11:59 PM."""
+    """Return seconds since midnight, NaN where there is no value.
+
+    None if a value is no time of day (23:59, 23:59:59, 2359, 11:59 PM), or if there is none at all.
+    """
     if pa.types.is_time(values.type):
         unit = values.type.unit
         whole = values.cast(pa.int32()).cast(pa.int64()) if unit in ("s", "ms") else values
@@ -106,9 +108,11 @@ def clock_seconds(values: pa.ChunkedArray) -> npt.NDArray[np.float64] | None:
         return np.asarray(whole.cast(pa.int64()).to_pandas(), dtype=np.float64) / per
     if pa.types.is_integer(values.type):
         values = values.cast(pa.string())
-    if not pa.types.is_string(values.type) or values.null_count or not len(values):
+    if not pa.types.is_string(values.type):
         return None
-    texts = pd.Series(pc.utf8_trim_whitespace(values).to_pandas(), dtype="str")
+    trimmed = pc.fill_null(pc.utf8_trim_whitespace(values), "")
+    texts = pd.Series(trimmed.to_pandas(), dtype="str")
+    missing = texts == ""
     found = texts.str.extract(
         r"(?i)^(\d{1,2}?):?([0-5]\d)(?::?([0-5]\d(?:\.\d+)?))?(?:\s?([AP])\.?M\.?)?$"
     )
@@ -119,7 +123,8 @@ def clock_seconds(values: pa.ChunkedArray) -> npt.NDArray[np.float64] | None:
     seconds = pd.to_numeric(found[2], errors="coerce").fillna(0)
     half = found[3].str.upper()
     hours = hours.where(half.isna(), hours % 12 + 12 * (half == "P"))
-    if hours.isna().any() or (hours > 23).any() or minutes.isna().any():
+    is_clock = hours.notna() & (hours <= 23) & minutes.notna()
+    if missing.all() or not (is_clock | missing).all():
         return None
     return np.asarray(hours * 3600 + minutes * 60 + seconds, dtype=np.float64)
 
@@ -153,45 +158,62 @@ def _typed(values: pa.ChunkedArray) -> Times:
     return Times(numbers, bad, unit, "dates")
 
 
+def _no_times(label: str, kind: pa.DataType) -> str:
+    return f"{label} holds {kind}, not times; set data.timestamp_column to the column that does"
+
+
+def _badness(times: Times) -> int:
+    return int(times.bad.sum())
+
+
 def _numbers(values: pa.ChunkedArray) -> Times:
     kind = pa.int64() if pa.types.is_integer(values.type) else pa.float64()
     try:
         values = values.cast(kind)
     except pa.ArrowInvalid:  # whole numbers above 2^63
-        values = values.cast(pa.float64())
+        values = values.cast(pa.float64(), safe=False)
     bad = ~np.asarray(pc.fill_null(pc.is_finite(values), False).to_numpy())
     return Times(pc.fill_null(values, 0).to_numpy(), bad, "", "numbers")
 
 
-def _of_texts(values: pa.ChunkedArray) -> Times | None:
-    """Read texts that are numbers all; None if one is not."""
-    trimmed = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return _numbers(trimmed.cast(kind))
-        except pa.ArrowInvalid:
-            continue
-    return None
+def _of_texts(texts: pa.ChunkedArray) -> Times:
+    """Read texts as numbers; whole ones are exact, if all that are numbers are whole."""
+    try:
+        return _numbers(texts.cast(pa.int64()))
+    except pa.ArrowInvalid:
+        numbers = pd.to_numeric(texts.to_pandas(), errors="coerce").to_numpy(np.float64)
+    bad = ~np.isfinite(numbers)
+    try:
+        whole = np.zeros(len(bad), dtype=np.int64)
+        whole[~bad] = texts.filter(pa.array(~bad)).cast(pa.int64()).to_numpy()
+        return Times(whole, bad, "", "numbers")
+    except pa.ArrowInvalid:
+        return Times(np.where(bad, 0.0, numbers), bad, "", "numbers")
 
 
-def _dates(texts: "pd.Series[str]", label: str, form: str | None) -> Times:
-    plain = texts.str.replace(_UTC, "", regex=True)
-    if form is not None:
-        dates = _parsed(plain if "%Z" not in form else texts, form)
-        return _as_times(dates, form)
+def _of_form(texts: pa.ChunkedArray, form: str) -> Times:
+    dates = _series(texts)
+    if "%Z" not in form:
+        dates = dates.str.replace(_UTC, "", regex=True)
+    return _as_times(_parsed(dates, form), form)
+
+
+def _dates(texts: pa.ChunkedArray, label: str) -> Times:
+    plain = _series(texts).str.replace(_UTC, "", regex=True)
     sample = plain[plain.notna() & (plain != "")].iloc[:_SAMPLE]
-    numbers = pd.to_numeric(texts, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    iso = _parsed(plain, "ISO8601")
-    best = _as_times(iso, "ISO dates")
+    best = _as_times(_parsed(plain, "ISO8601"), "ISO dates")
     if best.bad.any():
         for one in _FORMS:
             if _parsed(sample, one).notna().sum() * 2 > len(sample):
-                best = min(best, _as_times(_parsed(plain, one), one), key=lambda x: x.bad.sum())
-        best = min(best, _by_place(plain, sample, label, best), key=lambda one: one.bad.sum())
-    if numbers.isna().sum() < best.bad.sum():
-        bad = numbers.isna().to_numpy()
-        return Times(numbers.fillna(0).to_numpy(), bad, "", "numbers")
+                best = min(best, _as_times(_parsed(plain, one), one), key=_badness)
+        best = min(best, _by_place(plain, sample, label, best), key=_badness)
     return best
+
+
+def _series(texts: pa.ChunkedArray) -> "pd.Series[str]":
+    """Return texts without the two words that pandas takes for the time at which it reads them."""
+    series = pd.Series(texts.to_pandas(), dtype="str")
+    return series.mask(series.isin(["now", "today"]))
 
 
 def _by_place(plain: "pd.Series[str]", sample: "pd.Series[str]", label: str, best: Times) -> Times:
@@ -207,7 +229,7 @@ def _by_place(plain: "pd.Series[str]", sample: "pd.Series[str]", label: str, bes
                 f"or the month comes first; set data.timestamp_format to `{forms[0]}` or "
                 f"`{forms[1]}`"
             )
-        best = min(best, day, month, key=lambda one: one.bad.sum())
+        best = min(best, day, month, key=_badness)
     return best
 
 

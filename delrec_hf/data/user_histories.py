@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delrec_hf.data.columns import find_column
+from delrec_hf.data.config import DataConfig
 from delrec_hf.data.expanded import one_row_each
 from delrec_hf.data.filters import codes, first_of_moment, one_of_each
 from delrec_hf.data.readers import Table, read_table
@@ -66,7 +67,7 @@ def read_user_histories(path: Path) -> UserHistories:
     for fault in table.faults:
         logger.warning("left out: %s", fault.message)
     user, lists = find_column(table, "user"), _column_of_lists(table.data)
-    expanded = one_row_each(table)
+    expanded = one_row_each(table, DataConfig(path=str(path)))
     if expanded is table and user is not None and lists is not None:
         found = _of_lists(table, user, lists)
     else:

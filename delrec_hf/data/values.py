@@ -50,7 +50,7 @@ def read_ids(table: Table, column: str) -> Ids:
         return Ids(
             numbers.cast(pa.string()), bad, "is not an id; expected a text or a whole number"
         )
-    texts = pc.utf8_trim_whitespace(_texts(table, column, values, "ids"))
+    texts = pc.utf8_trim_whitespace(column_texts(table, column, "ids"))
     bad = ~_truth(pc.not_equal(texts, ""))
     return Ids(texts, bad, "is not an id; fill it in or leave the row out")
 
@@ -69,7 +69,30 @@ def id_texts(table: Table, column: str) -> pa.ChunkedArray:
 
 def title_texts(table: Table, column: str) -> pa.ChunkedArray:
     """Return a column of titles as texts, null where there is none."""
-    return _texts(table, column, table.column(column), "titles")
+    return column_texts(table, column, "titles")
+
+
+def column_texts(
+    table: Table, column: str, what: str, cure: str = "set data.*_column to the column that does"
+) -> pa.ChunkedArray:
+    """Return a column as texts, null where there is nothing.
+
+    Args:
+        table: Where it stands.
+        column: Its name.
+        what: What it should hold.
+        cure: What to do if it holds lists or the like.
+
+    Raises:
+        InputError: If it does.
+    """
+    values = table.column(column)
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{table.label} column `{column}` holds {values.type}, not {what}; {cure}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -79,11 +102,13 @@ class TimeColumns:
     Attributes:
         times: What they are.
         names: The column, or the one of the day and the one of the time of day.
+        bad_name: The one of them that holds the first value that is no time, if there is one.
         is_short: Whether a column holds 32-bit floats, which are exact for some minutes only.
     """
 
     times: Times
     names: tuple[str, ...]
+    bad_name: str
     is_short: bool
 
 
@@ -101,7 +126,8 @@ def time_columns(table: Table, column: str, is_given: bool) -> tuple[str, ...]:
     values = table.column(column)
     day = None if is_given else find_column(table, "day")
     day = None if day == column else day
-    shows_clock = bool(len(values)) and re.search(r"\d:\d\d", str(values[0])) is not None
+    shown = next((str(one) for one in values if one.is_valid and str(one).strip()), "")
+    shows_clock = re.search(r"\d:\d\d", shown) is not None
     if (day is None and not shows_clock) or clock_seconds(values) is None:
         return (column,)
     if day is None:
@@ -126,17 +152,19 @@ def read_time_columns(table: Table, names: tuple[str, ...], form: str | None) ->
     values = table.column(names[0])
     times = read_times(values, f"{table.label} column `{names[0]}`", form)
     if len(names) == 1:
-        return TimeColumns(times, names, values.type in (pa.float32(), pa.float16()))
+        return TimeColumns(times, names, names[0], values.type in (pa.float32(), pa.float16()))
     seconds = clock_seconds(table.column(names[1]))
     assert seconds is not None, "the column holds times of day"
-    return TimeColumns(_together(times, seconds), names, False)
+    both = _together(times, seconds, f"{table.label} column `{names[0]}`")
+    bad_name = names[0 if times.bad[both.bad.argmax()] else 1]
+    return TimeColumns(both, names, bad_name, False)
 
 
 def rating_numbers(table: Table, column: str) -> pa.ChunkedArray | None:
     """Return a column of ratings as float64, or None where some are not numbers."""
     try:
         return table.column(column).cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowException:
         return None
 
 
@@ -150,27 +178,18 @@ def bad_value(table: Table, column: str, bad: BoolArray, why: str) -> str:
     return f"{table.at(row)}: {column} is {shown}, which {why}{all_rows}"
 
 
-def _together(days: Times, seconds: npt.NDArray[np.float64]) -> Times:
+def _together(days: Times, seconds: npt.NDArray[np.float64], label: str) -> Times:
     """Add times of day to days."""
     per = {"D": 1, "s": 86400, "ms": 86400 * 10**3, "us": 86400 * 10**6, "ns": 86400 * 10**9}
     if days.unit not in per:
         raise InputError(
-            "the column of the dates holds plain numbers beside a column of times of day; set "
+            f"{label} holds plain numbers, not dates, beside a column of times of day; set "
             "data.timestamp_column to the column to sort by"
         )
     whole = days.numbers // per[days.unit]
-    microseconds = whole * (86400 * 10**6) + np.round(seconds * 1e6).astype(np.int64)
-    return Times(microseconds.astype(np.int64), days.bad, "us", f"{days.form} and times of day")
-
-
-def _texts(table: Table, column: str, values: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    try:
-        return values.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"{table.label} column `{column}` holds {values.type}, not {what}; set data.*_column "
-            "to the column that does"
-        ) from error
+    microseconds = np.round(np.nan_to_num(seconds) * 1e6).astype(np.int64)
+    together = (whole * (86400 * 10**6) + microseconds).astype(np.int64)
+    return Times(together, days.bad | np.isnan(seconds), "us", f"{days.form} and times of day")
 
 
 def _truth(values: pa.ChunkedArray) -> BoolArray:

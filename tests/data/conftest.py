@@ -1,5 +1,6 @@
 """A tiny shop as files: twelve items, five users with six items each."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,9 @@ def folder(tmp_path: Path) -> Path:
     (shop / "interactions.csv").write_text("user_id,item_id,timestamp\n" + events)
     (shop / "items.csv").write_text("item_id,title\n" + items)
     return shop
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Keep the log of hundreds of examples out of a failure's report."""
+    caplog.set_level(logging.CRITICAL, "delrec_hf")

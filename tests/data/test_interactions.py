@@ -125,6 +125,8 @@ def test_metadata_goes_along(folder):
         {"train_prefixes": 0},
         {"min_user_interactions": -1},
         {"separator": ", "},
+        {"separator": "§"},
+        {"separator": '"'},
         {"column_names": ["user_id"]},
         {"column_names": {"events": ["user_id"]}},
         {"keep": {"event": []}},
