@@ -8,22 +8,28 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
 
 from delrec_hf import __version__
+from delrec_hf.bodies import (
+    Health,
+    Part,
+    Ranking,
+    Rankings,
+    RankOptions,
+    RecommendBody,
+    RecommendManyBody,
+)
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.recommendation import Recommendation
 from delrec_hf.recommender import Recommender
 from delrec_hf.refusals import HANDLERS, REFUSALS, Door
 from delrec_hf.waiting import WaitingLine
-
-Part = Literal["language_model", "teacher"]
 
 logger = get_logger(__name__)
 
@@ -53,73 +59,6 @@ class Limits:
     waiting: int = 512
     together: int = 16
     delay_ms: float = 5.0
-
-
-class _Options(BaseModel):
-    """What to rank, and how."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    candidates: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="Titles or ids to rank; by default the catalogue without the history.",
-        examples=[["Heat (1995)", "id:21"]],
-    )
-    top_k: int = Field(10, ge=1, description="How many items to return.")
-    retrieve: int | None = Field(
-        None,
-        ge=1,
-        description="How many items of the catalogue the teacher retrieves for both to rank; only "
-        "without candidates, and where the teacher ranks.",
-    )
-    with_teacher: bool | None = Field(
-        None,
-        description="Whether the teacher's scores join in; by default where the model holds a "
-        "teacher and weights.",
-    )
-
-
-_TITLES = "Titles or ids, oldest first; `id:21` and `title:21` where 21 is both."
-
-
-class RecommendBody(_Options):
-    """One user's history."""
-
-    history: list[str] = Field(
-        min_length=1, description=_TITLES, examples=[["Alien (1979)", "The Matrix (1999)"]]
-    )
-
-
-class RecommendManyBody(_Options):
-    """Histories of several users, for which the same is asked."""
-
-    histories: list[list[str]] = Field(
-        min_length=1, description=_TITLES, examples=[[["Alien (1979)"], ["Fargo (1996)", "id:3"]]]
-    )
-
-
-class Ranking(BaseModel):
-    """What one user is recommended."""
-
-    ranked_by: list[Part] = Field(description="Whose scores make up `score`.")
-    recommendations: list[Recommendation] = Field(description="Best first, at most `top_k`.")
-
-
-class Rankings(BaseModel):
-    """What several users are recommended."""
-
-    rankings: list[Ranking] = Field(description="In the order of the histories.")
-
-
-class Health(BaseModel):
-    """How the server is."""
-
-    ready: bool = Field(description="Whether it answers; the status is 503 if not.")
-    model: str = Field(description="Folder or Hub id of the model.")
-    items: int = Field(description="How many the catalogue has.")
-    version: str = Field(description="Of delrec_hf.")
-    waiting: int = Field(description="Histories that wait for the model.")
 
 
 @dataclass(frozen=True)
@@ -184,7 +123,7 @@ def app_of(recommender: Recommender, limits: Limits, model: str) -> FastAPI:
         _check("a title's characters", max(map(len, titles)), limits.title)
         await run_in_threadpool(lambda: [recommender.find(one) for one in titles])
 
-    async def rank(histories: list[list[str]], body: _Options) -> list[Ranking]:
+    async def rank(histories: list[list[str]], body: RankOptions) -> list[Ranking]:
         candidates = body.candidates or []
         _check("histories", len(histories), limits.histories)
         _check("a history's titles", max(map(len, histories)), limits.history)

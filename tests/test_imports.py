@@ -13,7 +13,7 @@ FLOORS = (
     {"model_commands"},
     {"launch"},
     {"server"},
-    {"refusals"},
+    {"bodies", "refusals"},
     {"runs"},
     {"batch"},
     {"hub", "recommender"},

@@ -362,7 +362,8 @@ def test_the_log_names_requests_and_not_what_they_hold(
         client.post("/recommend", {"history": ["Heat (1995)"], "top_k": 1})
         client.post("/recommend", {"history": ["Heat (1996)"]})
         client.get("/Heat%0A%20INFO%20forged")
-    told = [one.getMessage() for one in caplog.records if one.name == "delrec_hf.refusals"]
+        wait_for(lambda: len(caplog.records) == 3)  # logged once they are answered
+    told = [one.getMessage() for one in caplog.records]
     assert [re.sub(r"[0-9.]+ s$", "S", one) for one in told] == [
         "POST /recommend: 200, 40 bytes, S",
         "POST /recommend: 422, 28 bytes, S",
