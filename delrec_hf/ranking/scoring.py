@@ -1,7 +1,7 @@
 """Scores of candidates' titles under a backbone: their log-probabilities behind the prompt."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from weakref import WeakSet
 
@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking import budget
+from delrec_hf.ranking.prefix import Prefix, common_beginning
 from delrec_hf.ranking.separate import from_cache, row_by_row
-from delrec_hf.ranking.support import masked_attention, way_of
+from delrec_hf.ranking.support import masked_attention, no_prefix, way_of
 from delrec_hf.ranking.tree import in_one_forward, tree_width
 
 logger = get_logger(__name__)
@@ -24,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 TokenIds = list[int]
 ScoringKind = Literal["sum", "mean", "calibrated"]
 
+_told_prefix: WeakSet[PreTrainedModel] = WeakSet()  # the same of prefixes
 _told: WeakSet[PreTrainedModel] = WeakSet()  # backbones whose slower way has been logged
 
 
@@ -53,18 +55,28 @@ class Scoring:
         Raises:
             InputError: If the log-probability without a history of a title is not known.
         """
+        divisors, offsets = self.terms(candidates)
+        return totals / totals.new_tensor(divisors) + totals.new_tensor(offsets)
+
+    def terms(self, candidates: Sequence[TokenIds]) -> tuple[FloatArray, FloatArray]:
+        """Return by what log-probabilities are divided and what is then added, `(candidates,)`.
+
+        Raises:
+            InputError: If the log-probability without a history of a title is not known.
+        """
+        divisors, offsets = np.ones(len(candidates)), np.zeros(len(candidates))
         if self.kind == "mean":
-            return totals / totals.new_tensor([len(one) for one in candidates])
-        if self.kind == "sum":
-            return totals
-        try:
-            priors = [self.log_priors[tuple(one)] for one in candidates]
-        except KeyError:
-            raise InputError(
-                "a title has no log-probability without a history, which `scoring: calibrated` "
-                "takes off; measure those of this catalogue with `delrec calibrate`"
-            ) from None
-        return totals - self.weight * totals.new_tensor(priors)
+            divisors = np.array([len(one) for one in candidates], dtype=np.float64)
+        elif self.kind == "calibrated":
+            try:
+                priors = [self.log_priors[tuple(one)] for one in candidates]
+            except KeyError:
+                raise InputError(
+                    "a title has no log-probability without a history, which `scoring: calibrated` "
+                    "takes off; measure those of this catalogue with `delrec calibrate`"
+                ) from None
+            offsets = -self.weight * np.array(priors)
+        return divisors, offsets
 
 
 SUM = Scoring()
@@ -79,16 +91,48 @@ class CandidateScorer:
         backbone: A causal language model, with or without a native LoRA adapter.
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         scoring: How a title's log-probability becomes its score.
+        prefix: What prompts begin with, read already; see `with_prefix`.
     """
 
     backbone: PreTrainedModel
     soft_prompt: torch.Tensor | None = None
     scoring: Scoring = SUM
+    prefix: Prefix | None = None
 
     @property
     def virtual_tokens(self) -> int:
         """How many virtual tokens stand in front of each prompt."""
         return 0 if self.soft_prompt is None else len(self.soft_prompt)
+
+    def with_prefix(self, prompts: Sequence[TokenIds]) -> "CandidateScorer":
+        """Return a scorer that reads what these prompts begin with once, now, and not with each.
+
+        Its scores are the same to float noise. It is for ranking: what wants gradients, and a batch
+        with a prompt that begins otherwise, is read in full. Once the backbone's weights change,
+        make another one.
+        """
+        if not self.goes_on():
+            return replace(self, prefix=None)
+        beginning = common_beginning(prompts)
+        if not (beginning or self.virtual_tokens):
+            return replace(self, prefix=None)
+        with masked_attention(self.backbone):
+            return replace(self, prefix=Prefix.read(self.backbone, self.soft_prompt, beginning))
+
+    def goes_on(self) -> bool:
+        """Say whether the backbone reads on from a prefix; if not, the log says why, once."""
+        reason = no_prefix(self.backbone)
+        if reason and self.backbone not in _told_prefix:
+            _told_prefix.add(self.backbone)
+            name = type(self.backbone).__name__
+            logger.warning("%s reads each prompt from its beginning: %s", name, reason)
+        return not reason
+
+    def behind(self, prompt: TokenIds) -> Prefix:
+        """Read a prompt up to its last token, what it begins with only if that is not read yet."""
+        if self.prefix is not None and self.prefix.begins([prompt]):
+            return self.prefix.extended(self.backbone, prompt[len(self.prefix.tokens) : -1])
+        return Prefix.read(self.backbone, self.soft_prompt, prompt[:-1])
 
     def score(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
@@ -162,11 +206,19 @@ class CandidateScorer:
         way, reason = way_of(self.backbone)
         if way == "tree":
             with masked_attention(self.backbone):
-                return in_one_forward(self.backbone, self.soft_prompt, prompts, candidates)
+                return in_one_forward(
+                    self.backbone, self.soft_prompt, prompts, candidates, self._prefix(prompts)
+                )
         return [
             self._separately(prompt, offered, reason, cached=way == "cache")
             for prompt, offered in zip(prompts, candidates, strict=True)
         ]
+
+    def _prefix(self, prompts: Sequence[TokenIds]) -> Prefix | None:
+        """Return the prefix if these prompts can go on from it."""
+        if self.prefix is None or torch.is_grad_enabled() or not self.prefix.begins(prompts):
+            return None
+        return self.prefix
 
     def _separately(
         self, prompt: TokenIds, candidates: Sequence[TokenIds], reason: str, *, cached: bool

@@ -1,30 +1,31 @@
-"""All candidates of a prompt in one forward: the prompt is the trunk, each candidate a branch.
+"""All candidates of a prompt in one forward: the prompt is the trunk, their trie the branches.
 
-A block attention mask lets a branch see the trunk and itself, never a sibling, and each token's
-position counts from the root. So the prompt is read once, whatever the number of candidates, and
-the log-probabilities are those of separate forwards.
+An attention mask lets a token see the trunk and what leads to it in the trie, never a sibling, and
+each token's position counts from the root. So the prompt is read once, whatever the number of
+candidates, and so is what several of them begin with; the log-probabilities are those of separate
+forwards.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from delrec_hf.ranking.forward import embed, log_probabilities
+from delrec_hf.ranking.masks import masks
+from delrec_hf.ranking.prefix import Prefix
+from delrec_hf.ranking.trie import IntArray, Trie
 
 TokenIds = list[int]
 
-_PADDING, _TRUNK = -1, 0  # branches count from 1
-
 
 def tree_width(prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int) -> int:
-    """Return how many tokens the tree of a prompt and its candidates holds.
-
-    The prompt's last token stands in each branch and not in the trunk.
-    """
-    return virtual_tokens + len(prompt) - 1 + sum(map(len, candidates))
+    """Return how many tokens are read of a prompt and its candidates: each beginning once."""
+    beginnings = {tuple(one[:size]) for one in candidates for size in range(1, len(one))}
+    return virtual_tokens + len(prompt) + len(beginnings)
 
 
 def in_one_forward(
@@ -32,121 +33,140 @@ def in_one_forward(
     soft_prompt: torch.Tensor | None,
     prompts: Sequence[TokenIds],
     candidates: Sequence[Sequence[TokenIds]],
+    prefix: Prefix | None = None,
 ) -> list[torch.Tensor]:
     """Return each candidate's log-probability behind its prompt, summed over its tokens.
 
-    Differentiable with respect to the soft prompt and the backbone's weights.
+    Differentiable with respect to the soft prompt and the backbone's weights, but for a prefix.
 
     Args:
         backbone: A causal language model that takes the mask: see `support.way_of`.
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         prompts: Token ids up to where the answer starts.
         candidates: For each prompt the candidates' token ids.
+        prefix: What the soft prompt and all prompts begin with, read already.
 
     Returns:
         For each prompt `(candidates,)` float64.
     """
-    virtual = 0 if soft_prompt is None else len(soft_prompt)
-    trees = Trees.grow(prompts, candidates, virtual)
-    embeds = embed(backbone, soft_prompt, trees.ids[:, virtual:])
-    inputs = {
-        "inputs_embeds": embeds,
-        "attention_mask": trees.masks(backbone.config.get_text_config(), embeds),
-        "position_ids": trees.depths.to(embeds.device),
-        "use_cache": False,
-    }
-    gained = log_probabilities(backbone, inputs, trees.labels).double()
-    counts = [len(offered) for offered in candidates]
-    first = torch.tensor([0, *counts[:-1]]).cumsum(0)
-    owner = (first[:, None] + trees.branches - 1)[trees.labels >= 0].to(gained.device)
-    totals = gained.new_zeros(sum(counts)).index_add(0, owner, gained)
-    return list(totals.split(counts))
+    tries = [Trie.grow(offered) for offered in candidates]
+    branches = [Branches(trie, trie.inner) for trie in tries]
+    gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
+    totals = []
+    for trie, one in zip(tries, gained, strict=True):
+        sequences, nodes = (torch.from_numpy(part).to(one.device) for part in trie.steps())
+        total = one.new_zeros(len(trie.leaves))
+        totals.append(total.index_add(0, sequences, one[nodes - 1]))
+    return totals
 
 
 @dataclass(frozen=True)
-class Trees:
-    """The trees of several prompts, one a row, padded on the right.
-
-    Each branch begins with a copy of the prompt's last token, so that every position of a branch
-    predicts exactly one next token.
+class Branches:
+    """What is read of a trie behind one prompt.
 
     Attributes:
-        ids: `(rows, length)` int64 tokens; 0 for virtual tokens and padding.
-        depths: `(rows, length)` int64 distance from the root.
-        branches: `(rows, length)` int64 number of a token's branch, 0 in the trunk, -1 for padding.
-        labels: `(rows, length)` int64 the token that a position predicts; -1 outside the branches.
+        trie: The trie; its root is read as the last token of the prompt.
+        read: The inner nodes that are read, in their order, all that lead to them included.
+        first: Which of them is the first whose next tokens are wanted.
     """
 
-    ids: torch.Tensor
-    depths: torch.Tensor
-    branches: torch.Tensor
-    labels: torch.Tensor
+    trie: Trie
+    read: IntArray
+    first: int = 0
 
-    @classmethod
-    def grow(
-        cls,
-        prompts: Sequence[TokenIds],
-        candidates: Sequence[Sequence[TokenIds]],
-        virtual_tokens: int,
-    ) -> "Trees":
-        """Lay out the trees of prompts with so many virtual tokens in front."""
-        ids, depths, branches, labels = [], [], [], []
-        for prompt, offered in zip(prompts, candidates, strict=True):
-            trunk, last = [0] * virtual_tokens + prompt[:-1], prompt[-1]
-            start = len(trunk)
-            ids.append(trunk + [token for one in offered for token in (last, *one[:-1])])
-            depths.append([*range(start), *(start + k for one in offered for k in range(len(one)))])
-            numbers = [number for number, one in enumerate(offered, start=1) for _ in one]
-            branches.append([_TRUNK] * start + numbers)
-            labels.append([-1] * start + [token for one in offered for token in one])
-        return cls(_pad(ids, 0), _pad(depths, 0), _pad(branches, _PADDING), _pad(labels, -1))
-
-    def masks(
-        self, config: PreTrainedConfig, like: torch.Tensor
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Return the additive attention mask, one for each kind of layer where they differ.
-
-        Args:
-            config: The language model's: its kinds of layers and their sliding window.
-            like: Where the masks are used: their dtype and device.
-        """
-        deepest = int(self.depths.max())
-        reach = {
-            kind: None if window is None or window > deepest else window
-            for kind, window in _windows(config).items()
-        }
-        masks = {window: self._mask(window, like) for window in set(reach.values())}
-        if len(masks) == 1:
-            return next(iter(masks.values()))
-        return {kind: masks[window] for kind, window in reach.items()}
-
-    def _mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """Return a mask `(rows, 1, length, length)`.
-
-        A token sees earlier tokens of the trunk and of its own branch, the last `window` of them.
-        Padding sees itself, because a row that may see nothing would be NaN.
-        """
-        branches, depths = self.branches.to(like.device), self.depths.to(like.device)
-        places = torch.arange(branches.shape[1], device=like.device)
-        keys, queries = branches[:, None, :], branches[:, :, None]
-        seen = (places[None, :] <= places[:, None]) & ((keys == _TRUNK) | (keys == queries))
-        seen &= keys != _PADDING
-        if window is not None:
-            seen &= depths[:, None, :] > depths[:, :, None] - window
-        seen |= places[None, :] == places[:, None]
-        mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-        return mask.masked_fill_(~seen, torch.finfo(like.dtype).min)[:, None]
+    @property
+    def wanted(self) -> tuple[IntArray, IntArray]:
+        """The nodes whose probability is wanted, and the place of their parent in `read`."""
+        scored = np.zeros(len(self.trie.tokens), dtype=bool)
+        scored[self.read[self.first :]] = True
+        scored = scored[self.trie.parents]
+        scored[0] = False  # the root is its own parent
+        nodes = np.flatnonzero(scored)
+        return nodes, np.searchsorted(self.read, self.trie.parents[nodes])
 
 
-def _windows(config: PreTrainedConfig) -> dict[str, int | None]:
-    """Return how many tokens back each kind of layer sees, None for all of them."""
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return {kind: window if kind == "sliding_attention" else None for kind in kinds}
-    return {"every layer": window if getattr(config, "use_sliding_window", True) else None}
+def read_branches(
+    backbone: PreTrainedModel,
+    soft_prompt: torch.Tensor | None,
+    prompts: Sequence[TokenIds],
+    branches: Sequence[Branches],
+    prefix: Prefix | None = None,
+) -> list[torch.Tensor]:
+    """Return the log-probability of each wanted node's token behind what leads to it.
+
+    Args:
+        backbone: A causal language model that takes the mask: see `support.way_of`.
+        soft_prompt: `(virtual tokens, hidden size)`, or None.
+        prompts: Token ids up to where the answer starts.
+        branches: What is read behind each of them.
+        prefix: What the soft prompt and all prompts begin with, read already.
+
+    Returns:
+        For each prompt `(wanted nodes,)` float64.
+    """
+    virtual = 0 if soft_prompt is None or prefix is not None else len(soft_prompt)
+    past = 0 if prefix is None else prefix.length
+    skipped = 0 if prefix is None else len(prefix.tokens)
+    trunks = [[0] * virtual + prompt[skipped:] for prompt in prompts]
+    rows = [_lay_out(trunk, one, past) for trunk, one in zip(trunks, branches, strict=True)]
+    ids, depths, ends, scored = (_pad(parts) for parts in zip(*rows, strict=True))
+    embeds = embed(backbone, soft_prompt if virtual else None, ids[:, virtual:])
+    earlier = torch.arange(past).expand(len(rows), -1)
+    inputs = {
+        "inputs_embeds": embeds,
+        "attention_mask": masks(
+            backbone.config.get_text_config(),
+            _seen(ends, past),
+            depths,
+            torch.cat([earlier, depths], dim=1),
+            embeds,
+        ),
+        "position_ids": depths.to(embeds.device),
+        "use_cache": prefix is not None,
+    }
+    if prefix is not None:
+        inputs["past_key_values"] = prefix.cache(len(rows))
+    owners, tokens, before = [], [], 0
+    for one in branches:
+        nodes, places = one.wanted
+        owners.append(torch.from_numpy(before + places - one.first))
+        tokens.append(torch.from_numpy(one.trie.tokens[nodes]))
+        before += len(one.read) - one.first
+    gained = log_probabilities(backbone, inputs, scored > 0, torch.cat(owners), torch.cat(tokens))
+    return list(gained.double().split([len(one) for one in tokens]))
 
 
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value)
+def _lay_out(trunk: TokenIds, branches: Branches, past: int) -> tuple[torch.Tensor, ...]:
+    """Return a row's tokens, depths, ends and whether the next token is wanted.
+
+    A token's end is the first place of the row that does not see it.
+    """
+    trie, read = branches.trie, branches.read
+    root = len(trunk) - 1
+    length = root + len(read)
+    below = root + np.searchsorted(read, trie.ends[read])
+    scored = np.zeros(length, dtype=np.int64)
+    scored[root + branches.first :] = 1
+    row = (
+        np.concatenate([np.array(trunk, dtype=np.int64), trie.tokens[read[1:]]]),
+        past + np.concatenate([np.arange(root), root + trie.depths[read]]),
+        np.concatenate([np.full(root, length), below]),
+        scored,
+    )
+    return tuple(torch.from_numpy(part) for part in row)
+
+
+def _seen(ends: torch.Tensor, past: int) -> torch.Tensor:
+    """Return which tokens each one sees, `(rows, length, past + length)` bool.
+
+    Padding, whose end is 0, sees itself and the past, because a row that may see nothing would be
+    NaN.
+    """
+    places = torch.arange(ends.shape[1])
+    seen = (places[None, :] <= places[:, None]) & (places[:, None] < ends[:, None, :])
+    seen |= places[None, :] == places[:, None]
+    return torch.cat([seen.new_ones((*seen.shape[:2], past)), seen], dim=2)
+
+
+def _pad(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return pad_sequence(list(rows), batch_first=True)
