@@ -55,17 +55,9 @@ class Prefix:
         embeds = embed(backbone, soft_prompt, torch.tensor([tokens], dtype=torch.long))
         if not embeds.shape[1]:
             return self
+        cache = self.cache(1)
+        read_on(backbone, embeds, cache, self.length)
         length = self.length + embeds.shape[1]
-        places = torch.arange(length)[None]
-        own, cache = places[:, self.length :], self.cache(1)
-        seen = places[:, None, :] <= own[:, :, None]
-        backbone.base_model(
-            inputs_embeds=embeds,
-            attention_mask=masks(backbone.config.get_text_config(), seen, own, places, embeds),
-            position_ids=own.to(embeds.device),
-            past_key_values=cache,
-            use_cache=True,
-        )
         return Prefix([*self.tokens, *tokens], length, states_of(cache))
 
     def begins(self, prompts: Sequence[TokenIds]) -> bool:
@@ -84,6 +76,32 @@ class Prefix:
                 for state in self.states
             ]
         )
+
+
+def read_on(
+    backbone: PreTrainedModel, embeds: torch.Tensor, cache: DynamicCache, past: int
+) -> None:
+    """Read embeddings into a cache, each behind all that stand before it.
+
+    Args:
+        backbone: A causal language model that goes on from a prefix: see `support.no_prefix`.
+        embeds: `(rows, length, hidden size)`; rows that are padded on the right are not disturbed.
+        cache: What is read already.
+        past: How many tokens that are.
+    """
+    places = torch.arange(past + embeds.shape[1])[None]
+    own = places[:, past:]
+    mask = None  # the backbone's own is the fastest, and right where nothing stands before
+    if past:
+        seen = places[:, None, :] <= own[:, :, None]
+        mask = masks(backbone.config.get_text_config(), seen, own, places, embeds)
+    backbone.base_model(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=own.to(embeds.device),
+        past_key_values=cache,
+        use_cache=True,
+    )
 
 
 def cache_of(states: Sequence[tuple[torch.Tensor, ...] | None]) -> DynamicCache:

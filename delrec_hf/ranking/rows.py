@@ -56,7 +56,9 @@ def score_rows(
     batches = [[row for row in batch if keys[row] not in known] for batch in batches]
     left = [batch for batch in batches if batch]
     own = left[accelerator.process_index :: accelerator.num_processes]
-    plain = replace(scorer, scoring=SUM).with_prefix(prompts)
+    plain = replace(scorer, scoring=SUM)
+    if own:
+        plain = plain.with_prefix(prompts)  # of all, so that each process reads the same one
     found: dict[str, FloatArray] = {}
     for batch in progress(own, desc="Scoring", disable_tqdm=disable_tqdm):
         totals = plain.score_batch([prompts[r] for r in batch], [candidates[r] for r in batch])

@@ -17,7 +17,7 @@ from delrec_hf.ranking import budget
 from delrec_hf.ranking.prefix import Prefix, common_beginning
 from delrec_hf.ranking.separate import from_cache, row_by_row
 from delrec_hf.ranking.support import masked_attention, no_prefix, way_of
-from delrec_hf.ranking.tree import in_one_forward, tree_width
+from delrec_hf.ranking.tree import tree_totals, tree_width
 
 logger = get_logger(__name__)
 
@@ -161,7 +161,7 @@ class CandidateScorer:
     def score_batch(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
     ) -> list[FloatArray]:
-        """Score one batch of prompts, in one forward where the backbone allows it."""
+        """Score one batch of prompts, their candidates together where the backbone allows it."""
         return [
             self.scoring.of(totals, offered).cpu().numpy()
             for totals, offered in zip(self.totals(prompts, candidates), candidates, strict=True)
@@ -206,7 +206,7 @@ class CandidateScorer:
         way, reason = way_of(self.backbone)
         if way == "tree":
             with masked_attention(self.backbone):
-                return in_one_forward(
+                return tree_totals(
                     self.backbone, self.soft_prompt, prompts, candidates, self._prefix(prompts)
                 )
         return [

@@ -1,9 +1,13 @@
-"""All candidates of a prompt in one forward: the prompt is the trunk, their trie the branches.
+"""All candidates of a prompt at once: the prompt is the trunk, their trie the branches.
 
 An attention mask lets a token see the trunk and what leads to it in the trie, never a sibling, and
 each token's position counts from the root. So the prompt is read once, whatever the number of
 candidates, and so is what several of them begin with; the log-probabilities are those of separate
 forwards.
+
+Where gradients are wanted, trunk and branches go through one forward. Else through one each, the
+branches going on from the trunk's keys and values: attention to what stands before, by the
+backbone's own causal mask, costs half of what it does under a mask that is given.
 """
 
 from collections.abc import Sequence
@@ -12,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from delrec_hf.ranking.forward import embed, log_probabilities
 from delrec_hf.ranking.masks import masks
-from delrec_hf.ranking.prefix import Prefix
+from delrec_hf.ranking.prefix import Prefix, read_on
+from delrec_hf.ranking.support import no_prefix
 from delrec_hf.ranking.trie import IntArray, Trie
 
 TokenIds = list[int]
@@ -28,7 +33,7 @@ def tree_width(prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens:
     return virtual_tokens + len(prompt) + len(beginnings)
 
 
-def in_one_forward(
+def tree_totals(
     backbone: PreTrainedModel,
     soft_prompt: torch.Tensor | None,
     prompts: Sequence[TokenIds],
@@ -37,21 +42,26 @@ def in_one_forward(
 ) -> list[torch.Tensor]:
     """Return each candidate's log-probability behind its prompt, summed over its tokens.
 
-    Differentiable with respect to the soft prompt and the backbone's weights, but for a prefix.
+    Differentiable with respect to the soft prompt and the backbone's weights.
 
     Args:
         backbone: A causal language model that takes the mask: see `support.way_of`.
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         prompts: Token ids up to where the answer starts.
         candidates: For each prompt the candidates' token ids.
-        prefix: What the soft prompt and all prompts begin with, read already.
+        prefix: What the soft prompt and all prompts begin with, read already; for inference.
 
     Returns:
         For each prompt `(candidates,)` float64.
     """
     tries = [Trie.grow(offered) for offered in candidates]
     branches = [Branches(trie, trie.inner) for trie in tries]
-    gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
+    if torch.is_grad_enabled() or no_prefix(backbone):
+        virtual = [] if soft_prompt is None else [0] * len(soft_prompt)
+        trunks = [[*virtual, *prompt] for prompt in prompts]
+        gained = _read(backbone, soft_prompt, trunks, branches)
+    else:
+        gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
     totals = []
     for trie, one in zip(tries, gained, strict=True):
         sequences, nodes = (torch.from_numpy(part).to(one.device) for part in trie.steps())
@@ -94,8 +104,10 @@ def read_branches(
 ) -> list[torch.Tensor]:
     """Return the log-probability of each wanted node's token behind what leads to it.
 
+    The prompts are read up to their last token, then what is wanted of the tries.
+
     Args:
-        backbone: A causal language model that takes the mask: see `support.way_of`.
+        backbone: A causal language model that goes on from a prefix: see `support.no_prefix`.
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         prompts: Token ids up to where the answer starts.
         branches: What is read behind each of them.
@@ -104,28 +116,47 @@ def read_branches(
     Returns:
         For each prompt `(wanted nodes,)` float64.
     """
-    virtual = 0 if soft_prompt is None or prefix is not None else len(soft_prompt)
-    past = 0 if prefix is None else prefix.length
-    skipped = 0 if prefix is None else len(prefix.tokens)
-    trunks = [[0] * virtual + prompt[skipped:] for prompt in prompts]
-    rows = [_lay_out(trunk, one, past) for trunk, one in zip(trunks, branches, strict=True)]
+    if prefix is None:
+        prefix = Prefix([], 0, [])
+    else:
+        soft_prompt = None  # the prefix begins with it
+    cache = prefix.cache(len(prompts))
+    trunks = [torch.tensor(one[len(prefix.tokens) : -1], dtype=torch.long) for one in prompts]
+    embeds = embed(backbone, soft_prompt, _pad(trunks))
+    if embeds.shape[1]:
+        read_on(backbone, embeds, cache, prefix.length)
+    virtual = embeds.shape[1] - max(map(len, trunks))
+    lengths = [prefix.length + virtual + len(one) for one in trunks]
+    roots = [one[-1:] for one in prompts]
+    return _read(backbone, None, roots, branches, cache, lengths)
+
+
+def _read(
+    backbone: PreTrainedModel,
+    soft_prompt: torch.Tensor | None,
+    trunks: Sequence[TokenIds],
+    branches: Sequence[Branches],
+    cache: DynamicCache | None = None,
+    lengths: Sequence[int] = (),
+) -> list[torch.Tensor]:
+    """Read trunks, virtual tokens included, and branches behind what a cache holds of each row."""
+    lengths = lengths or [0] * len(trunks)
+    rows = [_lay_out(*row) for row in zip(trunks, branches, lengths, strict=True)]
     ids, depths, ends, scored = (_pad(parts) for parts in zip(*rows, strict=True))
-    embeds = embed(backbone, soft_prompt if virtual else None, ids[:, virtual:])
-    earlier = torch.arange(past).expand(len(rows), -1)
+    virtual = 0 if soft_prompt is None else len(soft_prompt)
+    embeds = embed(backbone, soft_prompt, ids[:, virtual:])
+    past = torch.arange(max(lengths)).expand(len(rows), -1)
+    earlier = past < torch.tensor(lengths)[:, None]  # rows are padded behind what they hold
+    config = backbone.config.get_text_config()
+    keys = torch.cat([past, depths], dim=1)
     inputs = {
         "inputs_embeds": embeds,
-        "attention_mask": masks(
-            backbone.config.get_text_config(),
-            _seen(ends, past),
-            depths,
-            torch.cat([earlier, depths], dim=1),
-            embeds,
-        ),
+        "attention_mask": masks(config, _seen(ends, earlier), depths, keys, embeds),
         "position_ids": depths.to(embeds.device),
-        "use_cache": prefix is not None,
+        "use_cache": cache is not None,
     }
-    if prefix is not None:
-        inputs["past_key_values"] = prefix.cache(len(rows))
+    if cache is not None:
+        inputs["past_key_values"] = cache
     owners, tokens, before = [], [], 0
     for one in branches:
         nodes, places = one.wanted
@@ -156,7 +187,7 @@ def _lay_out(trunk: TokenIds, branches: Branches, past: int) -> tuple[torch.Tens
     return tuple(torch.from_numpy(part) for part in row)
 
 
-def _seen(ends: torch.Tensor, past: int) -> torch.Tensor:
+def _seen(ends: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
     """Return which tokens each one sees, `(rows, length, past + length)` bool.
 
     Padding, whose end is 0, sees itself and the past, because a row that may see nothing would be
@@ -165,7 +196,7 @@ def _seen(ends: torch.Tensor, past: int) -> torch.Tensor:
     places = torch.arange(ends.shape[1])
     seen = (places[None, :] <= places[:, None]) & (places[:, None] < ends[:, None, :])
     seen |= places[None, :] == places[:, None]
-    return torch.cat([seen.new_ones((*seen.shape[:2], past)), seen], dim=2)
+    return torch.cat([earlier[:, None, :].expand(-1, len(places), -1), seen], dim=2)
 
 
 def _pad(rows: Sequence[torch.Tensor]) -> torch.Tensor:
