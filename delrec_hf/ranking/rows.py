@@ -14,8 +14,9 @@ from peft import PeftModel
 
 from delrec_hf.logging import progress
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.batches import make_batches
 from delrec_hf.ranking.kept import KeptScores, row_key
-from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite, make_batches
+from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Scores of candidates' titles under a backbone: their log-probabilities behind the prompt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from weakref import WeakSet
@@ -14,10 +14,12 @@ from transformers import PreTrainedModel
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking import budget
+from delrec_hf.ranking.batches import cut, make_batches
 from delrec_hf.ranking.prefix import Prefix, common_beginning
 from delrec_hf.ranking.separate import from_cache, row_by_row
 from delrec_hf.ranking.support import masked_attention, no_prefix, way_of
-from delrec_hf.ranking.tree import tree_totals, tree_width
+from delrec_hf.ranking.tree import totals_in_chunks, tree_totals, tree_width
+from delrec_hf.ranking.trie import Trie
 
 logger = get_logger(__name__)
 
@@ -172,16 +174,23 @@ class CandidateScorer:
     ) -> list[torch.Tensor]:
         """Return the log-probabilities of one batch, `(candidates,)` float64 each, differentiable.
 
-        What is wider than the budget of tokens is cut into several forwards. Where gradients are
+        What is wider than the budget of tokens is cut into several forwards, which for inference
+        go on from the prompt where the backbone can, and else read it again. Where gradients are
         wanted, these are computed again on the way back, so that one at a time holds activations
         and the gradient is the same.
         """
         if not all(all(offered) for offered in candidates):
             raise InputError("a candidate has no tokens; expected a title and the end of a turn")
+        wide = {
+            row: self._in_chunks(prompt, offered)
+            for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
+            if self._is_wide(prompt, offered)
+        }
         pieces = [
             (row, piece)
             for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
-            for piece in _cut(prompt, offered, self.virtual_tokens)
+            if row not in wide
+            for piece in cut(prompt, offered, self.virtual_tokens)
         ]
         own = [prompts[row] for row, _ in pieces]
         offers = [piece for _, piece in pieces]
@@ -195,10 +204,21 @@ class CandidateScorer:
                 totals = self._totals(*asked)
             for place, one in zip(group, totals, strict=True):
                 found[place] = one
-        return [
-            torch.cat([one for (owner, _), one in zip(pieces, found, strict=True) if owner == row])
-            for row in range(len(prompts))
-        ]
+        for row in set(range(len(prompts))) - set(wide):
+            own_pieces = zip(pieces, found, strict=True)
+            wide[row] = torch.cat([one for (owner, _), one in own_pieces if owner == row])
+        return [wide[row] for row in range(len(prompts))]
+
+    def _is_wide(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> bool:
+        if torch.is_grad_enabled() or no_prefix(self.backbone):
+            return False
+        return tree_width(prompt, candidates, self.virtual_tokens) > budget.TREE
+
+    def _in_chunks(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> torch.Tensor:
+        with masked_attention(self.backbone):
+            return totals_in_chunks(
+                self.backbone, prompt, Trie.grow(candidates), self.behind(prompt)
+            )
 
     def _totals(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
@@ -256,52 +276,3 @@ def check_finite(scores: Sequence[FloatArray]) -> None:
             "bfloat16 or float32 instead of float16 (`torch_dtype`), and if that is so already, "
             "train again with a lower learning_rate"
         )
-
-
-def _cut(
-    prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int
-) -> Iterator[Sequence[TokenIds]]:
-    """Yield the candidates in parts whose trees fit the budget of tokens, each one at least one.
-
-    A part is no narrower than its prompt, which each part reads again.
-    """
-    trunk = tree_width(prompt, [], virtual_tokens)
-    widest = min(budget.TOKENS, max(budget.TREE, 2 * trunk))
-    start, width = 0, trunk
-    for place, one in enumerate(candidates):
-        if place > start and width + len(one) > widest:
-            yield candidates[start:place]
-            start, width = place, trunk
-        width += len(one)
-    yield candidates[start:]
-
-
-def make_batches(
-    prompts: Sequence[TokenIds],
-    candidates: Sequence[Sequence[TokenIds]],
-    virtual_tokens: int = 0,
-) -> list[list[int]]:
-    """Group rows of like length into batches under a budget of tokens.
-
-    The grouping depends on the rows alone, so that each process of several computes what one
-    process with as many threads would, bit for bit.
-
-    Args:
-        prompts: Token ids up to where the answer starts.
-        candidates: For each prompt the candidates' token ids.
-        virtual_tokens: How many stand in front of each prompt.
-
-    Returns:
-        Lists of row numbers.
-    """
-    widths = [
-        tree_width(prompt, offered, virtual_tokens)
-        for prompt, offered in zip(prompts, candidates, strict=True)
-    ]
-    batches: list[list[int]] = []
-    for row in sorted(range(len(widths)), key=lambda r: (-widths[r], r)):
-        if batches and (len(batches[-1]) + 1) * widths[batches[-1][0]] <= budget.TOKENS:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches

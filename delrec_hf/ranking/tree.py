@@ -18,13 +18,40 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
+from delrec_hf.logging import progress
+from delrec_hf.ranking import budget
 from delrec_hf.ranking.forward import embed, log_probabilities
 from delrec_hf.ranking.masks import masks
 from delrec_hf.ranking.prefix import Prefix, read_on
 from delrec_hf.ranking.support import no_prefix
-from delrec_hf.ranking.trie import IntArray, Trie
+from delrec_hf.ranking.trie import ROOT, IntArray, Trie
 
 TokenIds = list[int]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What is read of a trie behind one prompt.
+
+    Attributes:
+        trie: The trie; its root is read as the last token of the prompt.
+        read: The inner nodes that are read, in their order, all that lead to them included.
+        first: Which of them is the first whose next tokens are wanted.
+    """
+
+    trie: Trie
+    read: IntArray
+    first: int = 0
+
+    @property
+    def wanted(self) -> tuple[IntArray, IntArray]:
+        """The nodes whose probability is wanted, and the place of their parent in `read`."""
+        scored = np.zeros(len(self.trie.tokens), dtype=bool)
+        scored[self.read[self.first :]] = True
+        scored = scored[self.trie.parents]
+        scored[0] = False  # the root is its own parent
+        nodes = np.flatnonzero(scored)
+        return nodes, np.searchsorted(self.read, self.trie.parents[nodes])
 
 
 def tree_width(prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int) -> int:
@@ -62,37 +89,57 @@ def tree_totals(
         gained = _read(backbone, soft_prompt, trunks, branches)
     else:
         gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
-    totals = []
-    for trie, one in zip(tries, gained, strict=True):
-        sequences, nodes = (torch.from_numpy(part).to(one.device) for part in trie.steps())
-        total = one.new_zeros(len(trie.leaves))
-        totals.append(total.index_add(0, sequences, one[nodes - 1]))
-    return totals
+    return [_summed(trie, one) for trie, one in zip(tries, gained, strict=True)]
 
 
-@dataclass(frozen=True)
-class Branches:
-    """What is read of a trie behind one prompt.
+def totals_in_chunks(
+    backbone: PreTrainedModel,
+    prompt: TokenIds,
+    trie: Trie,
+    prefix: Prefix,
+    *,
+    disable_tqdm: bool = True,
+) -> torch.Tensor:
+    """Return the log-probabilities of more candidates than one forward holds, for inference.
 
-    Attributes:
-        trie: The trie; its root is read as the last token of the prompt.
-        read: The inner nodes that are read, in their order, all that lead to them included.
-        first: Which of them is the first whose next tokens are wanted.
+    The prompt is read once for all chunks. What leads from the root into a chunk, a beginning of a
+    title, is read with it.
+
+    Args:
+        backbone: A causal language model that goes on from a prefix: see `support.no_prefix`.
+        prompt: Token ids up to where the answer starts.
+        trie: The candidates.
+        prefix: The prompt but for its last token, read already.
+        disable_tqdm: Show no progress bar.
+
+    Returns:
+        `(candidates,)` float64.
     """
+    found: list[torch.Tensor] = []
+    nodes: list[torch.Tensor] = []
+    for chunk in progress(_chunks(trie), desc="Reading titles", disable_tqdm=disable_tqdm):
+        found += read_branches(backbone, None, [prompt], [chunk], prefix)
+        nodes.append(torch.from_numpy(chunk.wanted[0]))
+    gained = torch.cat(found)
+    places = torch.cat(nodes).to(gained.device) - 1
+    return _summed(trie, torch.empty_like(gained).index_copy(0, places, gained))
 
-    trie: Trie
-    read: IntArray
-    first: int = 0
 
-    @property
-    def wanted(self) -> tuple[IntArray, IntArray]:
-        """The nodes whose probability is wanted, and the place of their parent in `read`."""
-        scored = np.zeros(len(self.trie.tokens), dtype=bool)
-        scored[self.read[self.first :]] = True
-        scored = scored[self.trie.parents]
-        scored[0] = False  # the root is its own parent
-        nodes = np.flatnonzero(scored)
-        return nodes, np.searchsorted(self.read, self.trie.parents[nodes])
+def _chunks(trie: Trie) -> list[Branches]:
+    inner, chunks, start = trie.inner, [], 0
+    while start < len(inner):
+        way = [ROOT, *trie.path(inner[start])] if start else []
+        stop = start + max(1, budget.CHUNK - len(way))
+        read = np.concatenate([np.array(way, dtype=np.int64), inner[start:stop]])
+        chunks.append(Branches(trie, read, len(way)))
+        start = stop
+    return chunks
+
+
+def _summed(trie: Trie, gained: torch.Tensor) -> torch.Tensor:
+    """Return what the nodes of each sequence sum up to; `gained` is of all nodes but the root."""
+    sequences, nodes = (torch.from_numpy(part).to(gained.device) for part in trie.steps())
+    return gained.new_zeros(len(trie.leaves)).index_add(0, sequences, gained[nodes - 1])
 
 
 def read_branches(

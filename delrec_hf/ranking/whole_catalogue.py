@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from delrec_hf.logging import progress
-from delrec_hf.ranking import budget
 from delrec_hf.ranking.scoring import CandidateScorer, check_finite
 from delrec_hf.ranking.search import Bounds, Search
 from delrec_hf.ranking.support import masked_attention
-from delrec_hf.ranking.tree import Branches, read_branches
-from delrec_hf.ranking.trie import ROOT, Trie
+from delrec_hf.ranking.tree import totals_in_chunks
+from delrec_hf.ranking.trie import Trie
 
 FloatArray = npt.NDArray[np.float64]
 TokenIds = list[int]
@@ -49,19 +47,18 @@ class CatalogueScorer:
         Raises:
             InputError: If a score is not finite.
         """
-        scorer, trie = self.scorer, self._trie
+        scorer = self.scorer
         if not scorer.goes_on():
             return scorer.score([prompt], [self.answers])[0]
-        gained = np.zeros(len(trie.tokens))
-        chunks = self._chunks()
         with masked_attention(scorer.backbone):
-            prefix = scorer.behind(prompt)
-            for chunk in progress(chunks, desc="Reading the catalogue", disable_tqdm=disable_tqdm):
-                found = read_branches(scorer.backbone, None, [prompt], [chunk], prefix)
-                gained[chunk.wanted[0]] = found[0].cpu().numpy()
-        totals = np.zeros(len(self.answers))
-        np.add.at(totals, self._steps[0], gained[self._steps[1]])
-        scores: FloatArray = totals / self._bounds.divisors + self._bounds.offsets
+            totals = totals_in_chunks(
+                scorer.backbone,
+                prompt,
+                self._trie,
+                scorer.behind(prompt),
+                disable_tqdm=disable_tqdm,
+            )
+        scores: FloatArray = scorer.scoring.of(totals, self.answers).cpu().numpy()
         check_finite([scores])
         return scores
 
@@ -97,25 +94,9 @@ class CatalogueScorer:
         left = [item for item in np.argsort(-scores, kind="stable").tolist() if item not in seen]
         return [(item, float(scores[item])) for item in left[:k]]
 
-    def _chunks(self) -> list[Branches]:
-        """Return the trie in parts that fit the budget, each with the way from the root to it."""
-        trie, inner = self._trie, self._trie.inner
-        chunks, start = [], 0
-        while start < len(inner):
-            way = [ROOT, *trie.path(inner[start])] if start else []
-            stop = start + max(1, budget.CHUNK - len(way))
-            read = np.concatenate([np.array(way, dtype=np.int64), inner[start:stop]])
-            chunks.append(Branches(trie, read, len(way)))
-            start = stop
-        return chunks
-
     @cached_property
     def _trie(self) -> Trie:
         return Trie.grow(self.answers)
-
-    @cached_property
-    def _steps(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        return self._trie.steps()
 
     @cached_property
     def _bounds(self) -> Bounds:

@@ -10,7 +10,8 @@ import torch
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking import budget
-from delrec_hf.ranking.scoring import CandidateScorer, Scoring, make_batches
+from delrec_hf.ranking.batches import make_batches
+from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 from delrec_hf.ranking.separate import row_by_row
 
 SHAPES = ["qwen2", "llama", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt2"]

@@ -193,6 +193,25 @@ def test_a_prompt_of_one_token_has_nothing_before_the_root(
     assert whole.top([7], 1)[0][0] == int(np.argmax(expected))
 
 
+def test_candidates_beyond_the_budget_go_on_from_one_reading_of_their_prompt(
+    tiny: Callable[..., Any],
+    reading: Callable[..., Any],
+    naive: Callable[..., list[float]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone, answers = tiny("gemma2, window"), catalogue(11)
+    expected = naive(backbone, PROMPT, answers, SOFT)
+    monkeypatch.setattr(budget, "TREE", 80)
+    monkeypatch.setattr(budget, "CHUNK", 40)
+    read = reading(backbone)
+    few = answers[:3]
+    found = CandidateScorer(backbone, SOFT).score([PROMPT, PROMPT], [answers, few])
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+    np.testing.assert_allclose(found[1], expected[:3], atol=1e-4)
+    beginnings = {tuple(one[:size]) for one in answers for size in range(len(one))}
+    assert read.tokens < 2 * (len(SOFT) + len(PROMPT)) + 1.5 * len(beginnings)
+
+
 def test_scores_that_are_no_numbers_are_refused(tiny: Callable[..., Any]) -> None:
     backbone = tiny("llama")
     backbone.get_output_embeddings().weight.data[8] = torch.nan
