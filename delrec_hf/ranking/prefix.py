@@ -89,7 +89,7 @@ def read_on(
         cache: What is read already.
         past: How many tokens that are.
     """
-    places = torch.arange(past + embeds.shape[1])[None]
+    places = torch.arange(past + embeds.shape[1]).expand(len(embeds), -1)
     own = places[:, past:]
     mask = None  # the backbone's own is the fastest, and right where nothing stands before
     if past:
