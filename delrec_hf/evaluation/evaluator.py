@@ -55,6 +55,13 @@ class EvaluateConfig:
             "not; language models read them all in one prompt"
         },
     )
+    whole_catalogue: int = field(
+        default=0,
+        metadata={
+            "help": "rank all items of the catalogue for so many test users as well; 0: do not; "
+            "language models need `instructions.candidates: unlisted`"
+        },
+    )
     scoring: Literal["sum", "mean", "calibrated"] = field(
         default="sum",
         metadata={
@@ -81,7 +88,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         """Check names and numbers."""
         check_names(self.systems or [])
-        for name in ("fit_users", "retrieve", "permutations"):
+        for name in ("fit_users", "retrieve", "whole_catalogue", "permutations"):
             if getattr(self, name) < 0:
                 raise InputError(f"`evaluate.{name}` is {getattr(self, name)}; expected 0 or more")
 
@@ -96,6 +103,7 @@ class Scores:
         chances: `(users, candidates)` how likely each candidate is the target, where the data's
             rule is known.
         seen: `(users,)` in how many training interactions each target stands, where that is told.
+        left_out: `(users, candidates)` candidates that cannot be ranked, if there are any.
         by_system: System name to `(users, candidates)` scores of the examples.
         on_validation: The same of the validation examples, but for fusions.
         weights: System name to what makes chances of its scores, or of its parts' scores.
@@ -107,6 +115,7 @@ class Scores:
     examples: Dataset
     chances: FloatArray | None = None
     seen: IntArray | None = None
+    left_out: npt.NDArray[np.bool_] | None = None
     by_system: dict[str, FloatArray] = field(default_factory=dict)
     on_validation: dict[str, FloatArray] = field(default_factory=dict)
     weights: dict[str, Fusion] = field(default_factory=dict)
@@ -116,7 +125,10 @@ class Scores:
     def add(self, name: str, score: Score) -> None:
         """Score with a system and keep what it says; fitting is not timed."""
         start = time.perf_counter()
-        self.by_system[name] = _all_scores(score, self.examples)
+        found = _all_scores(score, self.examples)
+        self.by_system[name] = (
+            found if self.left_out is None else np.where(self.left_out, -np.inf, found)
+        )
         self.seconds[name] = round(time.perf_counter() - start, 1)
         if len(self.validation):
             self.on_validation[name] = score(self.validation)

@@ -22,7 +22,7 @@ def format_table(results: Mapping[str, Any]) -> str:
 
     Args:
         results: The content of a results.json: `protocol`, `systems`, `comparisons` and, where
-            they are, `retrieved` and `distillation`.
+            they are, `retrieved`, `whole_catalogue` and `distillation`.
     """
     blocks = [
         _wrapped(protocol_line(results)),
@@ -105,6 +105,8 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     found += _slices(results.get("slices", []))
     if results.get("retrieved"):
         found.append(_retrieved(results["retrieved"]))
+    if results.get("whole_catalogue"):
+        found.append(_whole_catalogue(results["whole_catalogue"]))
     if results.get("distillation"):
         found.append(_agreement(results["distillation"]))
     return [table for table in found if table.rows]
@@ -210,6 +212,20 @@ def _retrieved(retrieved: Mapping[str, Any]) -> Table:
         f"End to end: best {protocol['num_candidates']} of the catalogue by "
         f"{_shortened(protocol['retriever'])}, reranked; "
         f"{_number(retrieved['recall_ceiling'])} of the targets are there"
+    )
+    return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
+
+
+def _whole_catalogue(whole: Mapping[str, Any]) -> Table:
+    metrics = ("hr@1", "hr@10", "ndcg@10", "mrr")
+    rows = [
+        [_shortened(name), *(_metric(system, metric) for metric in metrics)]
+        for name, system in whole["systems"].items()
+    ]
+    protocol = whole["protocol"]
+    title = (
+        f"Whole catalogue: all {protocol['num_candidates']} items but those seen before, "
+        f"{protocol['users']} users"
     )
     return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
 

@@ -64,11 +64,15 @@ def retrieve(
     items = np.array(found, dtype=np.int32).reshape(len(found), count)
     items = np.random.default_rng(seed).permuted(items, axis=1)
     held = (items == np.array(examples["target"][:], dtype=np.int32)[:, None]).any(axis=1)
+    return Retrieved(with_candidates(examples, items).select(np.flatnonzero(held)), held)
+
+
+def with_candidates(examples: Dataset, items: npt.NDArray[np.int32]) -> Dataset:
+    """Return examples with other candidates, `(examples, candidates)`."""
     table = examples.with_format("arrow")[:]
     lists = pa.array(items.tolist(), pa.list_(pa.int32()))
     place = table.column_names.index("candidates")
-    listed = Dataset(table.set_column(place, "candidates", lists))
-    return Retrieved(listed.select(np.flatnonzero(held)), held)
+    return Dataset(table.set_column(place, "candidates", lists))
 
 
 def summarise_retrieved(

@@ -2,6 +2,7 @@
 
 TOKENS = 1 << 13  # tokens of one forward
 TREE = 1 << 11  # tokens of one prompt's tree: wider ones spend more on attention than they save
+CHUNK = 1 << 8  # tokens of a catalogue's trie read at once behind what is read of the prompt
 LOGITS = 1 << 24  # logits held at once: 64 MiB in float32
 
 

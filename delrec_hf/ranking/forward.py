@@ -33,11 +33,15 @@ def embed(
 
 
 def log_probabilities(
-    backbone: PreTrainedModel, inputs: dict[str, Any], labels: torch.Tensor
+    backbone: PreTrainedModel,
+    inputs: dict[str, Any],
+    scored: torch.Tensor,
+    owners: torch.Tensor,
+    tokens: torch.Tensor,
 ) -> torch.Tensor:
     """Return the log-probabilities of given tokens, without holding the logits of all at once.
 
-    The decoder runs once. Then the backbone's own forward turns a slice of the labelled positions
+    The decoder runs once. Then the backbone's own forward turns a slice of the scored positions
     after the other into logits, the decoder answering with what it gave before: so softcapping,
     scales and biases around the output layer are the backbone's own, whatever they are. Where
     gradients are wanted, a slice's logits are computed again on the way back.
@@ -45,28 +49,38 @@ def log_probabilities(
     Args:
         backbone: A causal language model of transformers.
         inputs: What its forward takes.
-        labels: `(rows, length)` int64, the token that each position predicts; -1 for none.
+        scored: `(rows, length)` bool, which positions predict.
+        owners: `(tokens,)` int64, which of these positions, row by row, predicts each token.
+        tokens: `(tokens,)` int64 the predicted tokens.
 
     Returns:
-        `(labels,)` float32, row by row.
+        `(tokens,)` float32.
     """
     decoder = _Decoder(_decoder_of(backbone))
     reader = _with_decoder(backbone, decoder)
     vocabulary = reader(**inputs).logits.shape[-1]
-    scored = (labels >= 0).to(decoder.hidden.device)
-    hidden, wanted = decoder.hidden[scored], labels.to(scored.device)[scored]
+    hidden = decoder.hidden[scored.to(decoder.hidden.device)]
 
-    def project(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def project(states: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         decoder.answer = states[None]
         logits = reader(inputs_embeds=states[None], use_cache=False).logits[0].float()
-        tokens = tokens.to(logits.device)
-        return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
+        rows, columns = rows.to(logits.device), columns.to(logits.device)
+        return logits[rows, columns] - logits.logsumexp(1)[rows]
 
     step = max(1, budget.LOGITS // vocabulary)
-    slices = zip(hidden.split(step), wanted.split(step), strict=True)
+    order = owners.argsort(stable=True)
+    sizes = torch.bincount(owners // step, minlength=-(-len(hidden) // step)).tolist()
+    slices = zip(
+        hidden.split(step),
+        (owners[order] % step).split(sizes),
+        tokens[order].split(sizes),
+        strict=True,
+    )
     if torch.is_grad_enabled():
-        return torch.cat([checkpoint(project, *one, use_reentrant=False) for one in slices])
-    return torch.cat([project(*one) for one in slices])
+        found = torch.cat([checkpoint(project, *one, use_reentrant=False) for one in slices])
+    else:
+        found = torch.cat([project(*one) for one in slices])
+    return found[order.argsort().to(found.device)]
 
 
 class _Decoder(nn.Module):

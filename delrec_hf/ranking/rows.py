@@ -14,8 +14,9 @@ from peft import PeftModel
 
 from delrec_hf.logging import progress
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking.batches import make_batches
 from delrec_hf.ranking.kept import KeptScores, row_key
-from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite, make_batches
+from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,11 +53,13 @@ def score_rows(
     kept = None if keep_in is None else KeptScores.open(keep_in, accelerator)
     keys = [row_key(*row) for row in zip(prompts, candidates, strict=True)]
     known = {} if kept is None else kept.of(keys, candidates)
-    plain = replace(scorer, scoring=SUM)
     batches = make_batches(prompts, candidates, scorer.virtual_tokens)
     batches = [[row for row in batch if keys[row] not in known] for batch in batches]
     left = [batch for batch in batches if batch]
     own = left[accelerator.process_index :: accelerator.num_processes]
+    plain = replace(scorer, scoring=SUM)
+    if own:
+        plain = plain.with_prefix(prompts)  # of all, so that each process reads the same one
     found: dict[str, FloatArray] = {}
     for batch in progress(own, desc="Scoring", disable_tqdm=disable_tqdm):
         totals = plain.score_batch([prompts[r] for r in batch], [candidates[r] for r in batch])

@@ -1,7 +1,7 @@
 """Scores of candidates' titles under a backbone: their log-probabilities behind the prompt."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from weakref import WeakSet
 
@@ -14,9 +14,12 @@ from transformers import PreTrainedModel
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking import budget
+from delrec_hf.ranking.batches import cut, make_batches
+from delrec_hf.ranking.prefix import Prefix, common_beginning
 from delrec_hf.ranking.separate import from_cache, row_by_row
-from delrec_hf.ranking.support import masked_attention, way_of
-from delrec_hf.ranking.tree import in_one_forward, tree_width
+from delrec_hf.ranking.support import masked_attention, no_prefix, way_of
+from delrec_hf.ranking.tree import totals_in_chunks, tree_totals, tree_width
+from delrec_hf.ranking.trie import Trie
 
 logger = get_logger(__name__)
 
@@ -24,6 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 TokenIds = list[int]
 ScoringKind = Literal["sum", "mean", "calibrated"]
 
+_told_prefix: WeakSet[PreTrainedModel] = WeakSet()  # the same of prefixes
 _told: WeakSet[PreTrainedModel] = WeakSet()  # backbones whose slower way has been logged
 
 
@@ -53,18 +57,28 @@ class Scoring:
         Raises:
             InputError: If the log-probability without a history of a title is not known.
         """
+        divisors, offsets = self.terms(candidates)
+        return totals / totals.new_tensor(divisors) + totals.new_tensor(offsets)
+
+    def terms(self, candidates: Sequence[TokenIds]) -> tuple[FloatArray, FloatArray]:
+        """Return by what log-probabilities are divided and what is then added, `(candidates,)`.
+
+        Raises:
+            InputError: If the log-probability without a history of a title is not known.
+        """
+        divisors, offsets = np.ones(len(candidates)), np.zeros(len(candidates))
         if self.kind == "mean":
-            return totals / totals.new_tensor([len(one) for one in candidates])
-        if self.kind == "sum":
-            return totals
-        try:
-            priors = [self.log_priors[tuple(one)] for one in candidates]
-        except KeyError:
-            raise InputError(
-                "a title has no log-probability without a history, which `scoring: calibrated` "
-                "takes off; measure those of this catalogue with `delrec calibrate`"
-            ) from None
-        return totals - self.weight * totals.new_tensor(priors)
+            divisors = np.array([len(one) for one in candidates], dtype=np.float64)
+        elif self.kind == "calibrated":
+            try:
+                priors = [self.log_priors[tuple(one)] for one in candidates]
+            except KeyError:
+                raise InputError(
+                    "a title has no log-probability without a history, which `scoring: calibrated` "
+                    "takes off; measure those of this catalogue with `delrec calibrate`"
+                ) from None
+            offsets = -self.weight * np.array(priors)
+        return divisors, offsets
 
 
 SUM = Scoring()
@@ -79,16 +93,48 @@ class CandidateScorer:
         backbone: A causal language model, with or without a native LoRA adapter.
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         scoring: How a title's log-probability becomes its score.
+        prefix: What prompts begin with, read already; see `with_prefix`.
     """
 
     backbone: PreTrainedModel
     soft_prompt: torch.Tensor | None = None
     scoring: Scoring = SUM
+    prefix: Prefix | None = None
 
     @property
     def virtual_tokens(self) -> int:
         """How many virtual tokens stand in front of each prompt."""
         return 0 if self.soft_prompt is None else len(self.soft_prompt)
+
+    def with_prefix(self, prompts: Sequence[TokenIds]) -> "CandidateScorer":
+        """Return a scorer that reads what these prompts begin with once, now, and not with each.
+
+        Its scores are the same to float noise. It is for ranking: what wants gradients, and a batch
+        with a prompt that begins otherwise, is read in full. Once the backbone's weights change,
+        make another one.
+        """
+        if not self.goes_on():
+            return replace(self, prefix=None)
+        beginning = common_beginning(prompts)
+        if not (beginning or self.virtual_tokens):
+            return replace(self, prefix=None)
+        with masked_attention(self.backbone):
+            return replace(self, prefix=Prefix.read(self.backbone, self.soft_prompt, beginning))
+
+    def goes_on(self) -> bool:
+        """Say whether the backbone reads on from a prefix; if not, the log says why, once."""
+        reason = no_prefix(self.backbone)
+        if reason and self.backbone not in _told_prefix:
+            _told_prefix.add(self.backbone)
+            name = type(self.backbone).__name__
+            logger.warning("%s reads each prompt from its beginning: %s", name, reason)
+        return not reason
+
+    def behind(self, prompt: TokenIds) -> Prefix:
+        """Read a prompt up to its last token, what it begins with only if that is not read yet."""
+        if self.prefix is not None and self.prefix.begins([prompt]):
+            return self.prefix.extended(self.backbone, prompt[len(self.prefix.tokens) : -1])
+        return Prefix.read(self.backbone, self.soft_prompt, prompt[:-1])
 
     def score(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
@@ -117,7 +163,7 @@ class CandidateScorer:
     def score_batch(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
     ) -> list[FloatArray]:
-        """Score one batch of prompts, in one forward where the backbone allows it."""
+        """Score one batch of prompts, their candidates together where the backbone allows it."""
         return [
             self.scoring.of(totals, offered).cpu().numpy()
             for totals, offered in zip(self.totals(prompts, candidates), candidates, strict=True)
@@ -128,16 +174,23 @@ class CandidateScorer:
     ) -> list[torch.Tensor]:
         """Return the log-probabilities of one batch, `(candidates,)` float64 each, differentiable.
 
-        What is wider than the budget of tokens is cut into several forwards. Where gradients are
+        What is wider than the budget of tokens is cut into several forwards, which for inference
+        go on from the prompt where the backbone can, and else read it again. Where gradients are
         wanted, these are computed again on the way back, so that one at a time holds activations
         and the gradient is the same.
         """
         if not all(all(offered) for offered in candidates):
             raise InputError("a candidate has no tokens; expected a title and the end of a turn")
+        wide = {
+            row: self._in_chunks(prompt, offered)
+            for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
+            if self._is_wide(prompt, offered)
+        }
         pieces = [
             (row, piece)
             for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
-            for piece in _cut(prompt, offered, self.virtual_tokens)
+            if row not in wide
+            for piece in cut(prompt, offered, self.virtual_tokens)
         ]
         own = [prompts[row] for row, _ in pieces]
         offers = [piece for _, piece in pieces]
@@ -151,10 +204,21 @@ class CandidateScorer:
                 totals = self._totals(*asked)
             for place, one in zip(group, totals, strict=True):
                 found[place] = one
-        return [
-            torch.cat([one for (owner, _), one in zip(pieces, found, strict=True) if owner == row])
-            for row in range(len(prompts))
-        ]
+        for row in set(range(len(prompts))) - set(wide):
+            own_pieces = zip(pieces, found, strict=True)
+            wide[row] = torch.cat([one for (owner, _), one in own_pieces if owner == row])
+        return [wide[row] for row in range(len(prompts))]
+
+    def _is_wide(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> bool:
+        if torch.is_grad_enabled() or no_prefix(self.backbone):
+            return False
+        return tree_width(prompt, candidates, self.virtual_tokens) > budget.TREE
+
+    def _in_chunks(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> torch.Tensor:
+        with masked_attention(self.backbone):
+            return totals_in_chunks(
+                self.backbone, prompt, Trie.grow(candidates), self.behind(prompt)
+            )
 
     def _totals(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
@@ -162,11 +226,19 @@ class CandidateScorer:
         way, reason = way_of(self.backbone)
         if way == "tree":
             with masked_attention(self.backbone):
-                return in_one_forward(self.backbone, self.soft_prompt, prompts, candidates)
+                return tree_totals(
+                    self.backbone, self.soft_prompt, prompts, candidates, self._prefix(prompts)
+                )
         return [
             self._separately(prompt, offered, reason, cached=way == "cache")
             for prompt, offered in zip(prompts, candidates, strict=True)
         ]
+
+    def _prefix(self, prompts: Sequence[TokenIds]) -> Prefix | None:
+        """Return the prefix if these prompts can go on from it."""
+        if self.prefix is None or torch.is_grad_enabled() or not self.prefix.begins(prompts):
+            return None
+        return self.prefix
 
     def _separately(
         self, prompt: TokenIds, candidates: Sequence[TokenIds], reason: str, *, cached: bool
@@ -204,52 +276,3 @@ def check_finite(scores: Sequence[FloatArray]) -> None:
             "bfloat16 or float32 instead of float16 (`torch_dtype`), and if that is so already, "
             "train again with a lower learning_rate"
         )
-
-
-def _cut(
-    prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int
-) -> Iterator[Sequence[TokenIds]]:
-    """Yield the candidates in parts whose trees fit the budget of tokens, each one at least one.
-
-    A part is no narrower than its prompt, which each part reads again.
-    """
-    trunk = tree_width(prompt, [], virtual_tokens)
-    widest = min(budget.TOKENS, max(budget.TREE, 2 * trunk))
-    start, width = 0, trunk
-    for place, one in enumerate(candidates):
-        if place > start and width + len(one) > widest:
-            yield candidates[start:place]
-            start, width = place, trunk
-        width += len(one)
-    yield candidates[start:]
-
-
-def make_batches(
-    prompts: Sequence[TokenIds],
-    candidates: Sequence[Sequence[TokenIds]],
-    virtual_tokens: int = 0,
-) -> list[list[int]]:
-    """Group rows of like length into batches under a budget of tokens.
-
-    The grouping depends on the rows alone, so that each process of several computes what one
-    process with as many threads would, bit for bit.
-
-    Args:
-        prompts: Token ids up to where the answer starts.
-        candidates: For each prompt the candidates' token ids.
-        virtual_tokens: How many stand in front of each prompt.
-
-    Returns:
-        Lists of row numbers.
-    """
-    widths = [
-        tree_width(prompt, offered, virtual_tokens)
-        for prompt, offered in zip(prompts, candidates, strict=True)
-    ]
-    batches: list[list[int]] = []
-    for row in sorted(range(len(widths)), key=lambda r: (-widths[r], r)):
-        if batches and (len(batches[-1]) + 1) * widths[batches[-1][0]] <= budget.TOKENS:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches

@@ -56,6 +56,16 @@ def way_of(backbone: PreTrainedModel) -> tuple[Way, str]:
     return "tree", ""
 
 
+def no_prefix(backbone: PreTrainedModel) -> str:
+    """Return what stands against going on from a prefix's keys and values, if anything does."""
+    way, reason = way_of(backbone)
+    if way != "tree":
+        return reason
+    if "past_key_values" not in inspect.signature(type(backbone).forward).parameters:
+        return "it takes no past_key_values"
+    return ""
+
+
 @contextmanager
 def masked_attention(backbone: PreTrainedModel) -> Iterator[None]:
     """Let attention take a mask: flash and flex attention give way to sdpa, or eager, meanwhile."""

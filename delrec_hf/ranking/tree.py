@@ -1,37 +1,71 @@
-"""All candidates of a prompt in one forward: the prompt is the trunk, each candidate a branch.
+"""All candidates of a prompt at once: the prompt is the trunk, their trie the branches.
 
-A block attention mask lets a branch see the trunk and itself, never a sibling, and each token's
-position counts from the root. So the prompt is read once, whatever the number of candidates, and
-the log-probabilities are those of separate forwards.
+An attention mask lets a token see the trunk and what leads to it in the trie, never a sibling, and
+each token's position counts from the root. So the prompt is read once, whatever the number of
+candidates, and so is what several of them begin with; the log-probabilities are those of separate
+forwards.
+
+Where gradients are wanted, trunk and branches go through one forward. Else through one each, the
+branches going on from the trunk's keys and values: attention to what stands before, by the
+backbone's own causal mask, costs half of what it does under a mask that is given.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
+from delrec_hf.logging import progress
+from delrec_hf.ranking import budget
 from delrec_hf.ranking.forward import embed, log_probabilities
+from delrec_hf.ranking.masks import masks
+from delrec_hf.ranking.prefix import Prefix, read_on
+from delrec_hf.ranking.support import no_prefix
+from delrec_hf.ranking.trie import ROOT, IntArray, Trie
 
 TokenIds = list[int]
 
-_PADDING, _TRUNK = -1, 0  # branches count from 1
+
+@dataclass(frozen=True)
+class Branches:
+    """What is read of a trie behind one prompt.
+
+    Attributes:
+        trie: The trie; its root is read as the last token of the prompt.
+        read: The inner nodes that are read, in their order, all that lead to them included.
+        first: Which of them is the first whose next tokens are wanted.
+    """
+
+    trie: Trie
+    read: IntArray
+    first: int = 0
+
+    @property
+    def wanted(self) -> tuple[IntArray, IntArray]:
+        """The nodes whose probability is wanted, and the place of their parent in `read`."""
+        scored = np.zeros(len(self.trie.tokens), dtype=bool)
+        scored[self.read[self.first :]] = True
+        scored = scored[self.trie.parents]
+        scored[0] = False  # the root is its own parent
+        nodes = np.flatnonzero(scored)
+        return nodes, np.searchsorted(self.read, self.trie.parents[nodes])
 
 
 def tree_width(prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int) -> int:
-    """Return how many tokens the tree of a prompt and its candidates holds.
-
-    The prompt's last token stands in each branch and not in the trunk.
-    """
-    return virtual_tokens + len(prompt) - 1 + sum(map(len, candidates))
+    """Return how many tokens are read of a prompt and its candidates: each beginning once."""
+    beginnings = {tuple(one[:size]) for one in candidates for size in range(1, len(one))}
+    return virtual_tokens + len(prompt) + len(beginnings)
 
 
-def in_one_forward(
+def tree_totals(
     backbone: PreTrainedModel,
     soft_prompt: torch.Tensor | None,
     prompts: Sequence[TokenIds],
     candidates: Sequence[Sequence[TokenIds]],
+    prefix: Prefix | None = None,
 ) -> list[torch.Tensor]:
     """Return each candidate's log-probability behind its prompt, summed over its tokens.
 
@@ -42,111 +76,175 @@ def in_one_forward(
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         prompts: Token ids up to where the answer starts.
         candidates: For each prompt the candidates' token ids.
+        prefix: What the soft prompt and all prompts begin with, read already; for inference.
 
     Returns:
         For each prompt `(candidates,)` float64.
     """
+    tries = [Trie.grow(offered) for offered in candidates]
+    branches = [Branches(trie, trie.inner) for trie in tries]
+    if torch.is_grad_enabled() or no_prefix(backbone):
+        virtual = [] if soft_prompt is None else [0] * len(soft_prompt)
+        trunks = [[*virtual, *prompt] for prompt in prompts]
+        gained = _read(backbone, soft_prompt, trunks, branches)
+    else:
+        gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
+    return [_summed(trie, one) for trie, one in zip(tries, gained, strict=True)]
+
+
+def totals_in_chunks(
+    backbone: PreTrainedModel,
+    prompt: TokenIds,
+    trie: Trie,
+    prefix: Prefix,
+    *,
+    disable_tqdm: bool = True,
+) -> torch.Tensor:
+    """Return the log-probabilities of more candidates than one forward holds, for inference.
+
+    The prompt is read once for all chunks. What leads from the root into a chunk, a beginning of a
+    title, is read with it.
+
+    Args:
+        backbone: A causal language model that goes on from a prefix: see `support.no_prefix`.
+        prompt: Token ids up to where the answer starts.
+        trie: The candidates.
+        prefix: The prompt but for its last token, read already.
+        disable_tqdm: Show no progress bar.
+
+    Returns:
+        `(candidates,)` float64.
+    """
+    found: list[torch.Tensor] = []
+    nodes: list[torch.Tensor] = []
+    for chunk in progress(_chunks(trie), desc="Reading titles", disable_tqdm=disable_tqdm):
+        found += read_branches(backbone, None, [prompt], [chunk], prefix)
+        nodes.append(torch.from_numpy(chunk.wanted[0]))
+    gained = torch.cat(found)
+    places = torch.cat(nodes).to(gained.device) - 1
+    return _summed(trie, torch.empty_like(gained).index_copy(0, places, gained))
+
+
+def _chunks(trie: Trie) -> list[Branches]:
+    inner, chunks, start = trie.inner, [], 0
+    while start < len(inner):
+        way = [ROOT, *trie.path(inner[start])] if start else []
+        stop = start + max(1, budget.CHUNK - len(way))
+        read = np.concatenate([np.array(way, dtype=np.int64), inner[start:stop]])
+        chunks.append(Branches(trie, read, len(way)))
+        start = stop
+    return chunks
+
+
+def _summed(trie: Trie, gained: torch.Tensor) -> torch.Tensor:
+    """Return what the nodes of each sequence sum up to; `gained` is of all nodes but the root."""
+    sequences, nodes = (torch.from_numpy(part).to(gained.device) for part in trie.steps())
+    return gained.new_zeros(len(trie.leaves)).index_add(0, sequences, gained[nodes - 1])
+
+
+def read_branches(
+    backbone: PreTrainedModel,
+    soft_prompt: torch.Tensor | None,
+    prompts: Sequence[TokenIds],
+    branches: Sequence[Branches],
+    prefix: Prefix | None = None,
+) -> list[torch.Tensor]:
+    """Return the log-probability of each wanted node's token behind what leads to it.
+
+    The prompts are read up to their last token, then what is wanted of the tries.
+
+    Args:
+        backbone: A causal language model that goes on from a prefix: see `support.no_prefix`.
+        soft_prompt: `(virtual tokens, hidden size)`, or None.
+        prompts: Token ids up to where the answer starts.
+        branches: What is read behind each of them.
+        prefix: What the soft prompt and all prompts begin with, read already.
+
+    Returns:
+        For each prompt `(wanted nodes,)` float64.
+    """
+    if prefix is None:
+        prefix = Prefix([], 0, [])
+    else:
+        soft_prompt = None  # the prefix begins with it
+    cache = prefix.cache(len(prompts))
+    trunks = [torch.tensor(one[len(prefix.tokens) : -1], dtype=torch.long) for one in prompts]
+    embeds = embed(backbone, soft_prompt, _pad(trunks))
+    if embeds.shape[1]:
+        read_on(backbone, embeds, cache, prefix.length)
+    virtual = embeds.shape[1] - max(map(len, trunks))
+    lengths = [prefix.length + virtual + len(one) for one in trunks]
+    roots = [one[-1:] for one in prompts]
+    return _read(backbone, None, roots, branches, cache, lengths)
+
+
+def _read(
+    backbone: PreTrainedModel,
+    soft_prompt: torch.Tensor | None,
+    trunks: Sequence[TokenIds],
+    branches: Sequence[Branches],
+    cache: DynamicCache | None = None,
+    lengths: Sequence[int] = (),
+) -> list[torch.Tensor]:
+    """Read trunks, virtual tokens included, and branches behind what a cache holds of each row."""
+    lengths = lengths or [0] * len(trunks)
+    rows = [_lay_out(*row) for row in zip(trunks, branches, lengths, strict=True)]
+    ids, depths, ends, scored = (_pad(parts) for parts in zip(*rows, strict=True))
     virtual = 0 if soft_prompt is None else len(soft_prompt)
-    trees = Trees.grow(prompts, candidates, virtual)
-    embeds = embed(backbone, soft_prompt, trees.ids[:, virtual:])
+    embeds = embed(backbone, soft_prompt, ids[:, virtual:])
+    past = torch.arange(max(lengths)).expand(len(rows), -1)
+    earlier = past < torch.tensor(lengths)[:, None]  # rows are padded behind what they hold
+    config = backbone.config.get_text_config()
+    keys = torch.cat([past, depths], dim=1)
     inputs = {
         "inputs_embeds": embeds,
-        "attention_mask": trees.masks(backbone.config.get_text_config(), embeds),
-        "position_ids": trees.depths.to(embeds.device),
-        "use_cache": False,
+        "attention_mask": masks(config, _seen(ends, earlier), depths, keys, embeds),
+        "position_ids": depths.to(embeds.device),
+        "use_cache": cache is not None,
     }
-    gained = log_probabilities(backbone, inputs, trees.labels).double()
-    counts = [len(offered) for offered in candidates]
-    first = torch.tensor([0, *counts[:-1]]).cumsum(0)
-    owner = (first[:, None] + trees.branches - 1)[trees.labels >= 0].to(gained.device)
-    totals = gained.new_zeros(sum(counts)).index_add(0, owner, gained)
-    return list(totals.split(counts))
+    if cache is not None:
+        inputs["past_key_values"] = cache
+    owners, tokens, before = [], [], 0
+    for one in branches:
+        nodes, places = one.wanted
+        owners.append(torch.from_numpy(before + places - one.first))
+        tokens.append(torch.from_numpy(one.trie.tokens[nodes]))
+        before += len(one.read) - one.first
+    gained = log_probabilities(backbone, inputs, scored > 0, torch.cat(owners), torch.cat(tokens))
+    return list(gained.double().split([len(one) for one in tokens]))
 
 
-@dataclass(frozen=True)
-class Trees:
-    """The trees of several prompts, one a row, padded on the right.
+def _lay_out(trunk: TokenIds, branches: Branches, past: int) -> tuple[torch.Tensor, ...]:
+    """Return a row's tokens, depths, ends and whether the next token is wanted.
 
-    Each branch begins with a copy of the prompt's last token, so that every position of a branch
-    predicts exactly one next token.
-
-    Attributes:
-        ids: `(rows, length)` int64 tokens; 0 for virtual tokens and padding.
-        depths: `(rows, length)` int64 distance from the root.
-        branches: `(rows, length)` int64 number of a token's branch, 0 in the trunk, -1 for padding.
-        labels: `(rows, length)` int64 the token that a position predicts; -1 outside the branches.
+    A token's end is the first place of the row that does not see it.
     """
-
-    ids: torch.Tensor
-    depths: torch.Tensor
-    branches: torch.Tensor
-    labels: torch.Tensor
-
-    @classmethod
-    def grow(
-        cls,
-        prompts: Sequence[TokenIds],
-        candidates: Sequence[Sequence[TokenIds]],
-        virtual_tokens: int,
-    ) -> "Trees":
-        """Lay out the trees of prompts with so many virtual tokens in front."""
-        ids, depths, branches, labels = [], [], [], []
-        for prompt, offered in zip(prompts, candidates, strict=True):
-            trunk, last = [0] * virtual_tokens + prompt[:-1], prompt[-1]
-            start = len(trunk)
-            ids.append(trunk + [token for one in offered for token in (last, *one[:-1])])
-            depths.append([*range(start), *(start + k for one in offered for k in range(len(one)))])
-            numbers = [number for number, one in enumerate(offered, start=1) for _ in one]
-            branches.append([_TRUNK] * start + numbers)
-            labels.append([-1] * start + [token for one in offered for token in one])
-        return cls(_pad(ids, 0), _pad(depths, 0), _pad(branches, _PADDING), _pad(labels, -1))
-
-    def masks(
-        self, config: PreTrainedConfig, like: torch.Tensor
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Return the additive attention mask, one for each kind of layer where they differ.
-
-        Args:
-            config: The language model's: its kinds of layers and their sliding window.
-            like: Where the masks are used: their dtype and device.
-        """
-        deepest = int(self.depths.max())
-        reach = {
-            kind: None if window is None or window > deepest else window
-            for kind, window in _windows(config).items()
-        }
-        masks = {window: self._mask(window, like) for window in set(reach.values())}
-        if len(masks) == 1:
-            return next(iter(masks.values()))
-        return {kind: masks[window] for kind, window in reach.items()}
-
-    def _mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """Return a mask `(rows, 1, length, length)`.
-
-        A token sees earlier tokens of the trunk and of its own branch, the last `window` of them.
-        Padding sees itself, because a row that may see nothing would be NaN.
-        """
-        branches, depths = self.branches.to(like.device), self.depths.to(like.device)
-        places = torch.arange(branches.shape[1], device=like.device)
-        keys, queries = branches[:, None, :], branches[:, :, None]
-        seen = (places[None, :] <= places[:, None]) & ((keys == _TRUNK) | (keys == queries))
-        seen &= keys != _PADDING
-        if window is not None:
-            seen &= depths[:, None, :] > depths[:, :, None] - window
-        seen |= places[None, :] == places[:, None]
-        mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-        return mask.masked_fill_(~seen, torch.finfo(like.dtype).min)[:, None]
+    trie, read = branches.trie, branches.read
+    root = len(trunk) - 1
+    length = root + len(read)
+    below = root + np.searchsorted(read, trie.ends[read])
+    scored = np.zeros(length, dtype=np.int64)
+    scored[root + branches.first :] = 1
+    row = (
+        np.concatenate([np.array(trunk, dtype=np.int64), trie.tokens[read[1:]]]),
+        past + np.concatenate([np.arange(root), root + trie.depths[read]]),
+        np.concatenate([np.full(root, length), below]),
+        scored,
+    )
+    return tuple(torch.from_numpy(part) for part in row)
 
 
-def _windows(config: PreTrainedConfig) -> dict[str, int | None]:
-    """Return how many tokens back each kind of layer sees, None for all of them."""
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return {kind: window if kind == "sliding_attention" else None for kind in kinds}
-    return {"every layer": window if getattr(config, "use_sliding_window", True) else None}
+def _seen(ends: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
+    """Return which tokens each one sees, `(rows, length, past + length)` bool.
+
+    Padding, whose end is 0, sees itself and the past, because a row that may see nothing would be
+    NaN.
+    """
+    places = torch.arange(ends.shape[1])
+    seen = (places[None, :] <= places[:, None]) & (places[:, None] < ends[:, None, :])
+    seen |= places[None, :] == places[:, None]
+    return torch.cat([earlier[:, None, :].expand(-1, len(places), -1), seen], dim=2)
 
 
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value)
+def _pad(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return pad_sequence(list(rows), batch_first=True)

@@ -17,6 +17,11 @@ from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.seeds import USERS_FILE
 from delrec_hf.evaluation.slices import SEEN
 from delrec_hf.evaluation.systems import Outputs, chosen_systems
+from delrec_hf.evaluation.whole_catalogue import (
+    check_unlisted,
+    summarise_whole_catalogue,
+    whole_catalogue,
+)
 from delrec_hf.files import read_json, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import some_users
@@ -60,6 +65,10 @@ def evaluate(run: Run) -> None:
     if config.retrieve:
         retrieved, held = _retrieved(run, config, scores)
         regimes.append(retrieved)
+    if config.whole_catalogue:
+        check_unlisted(systems, listed=run.recipe.settings("instructions").listed)
+        some = some_users(examples, config.whole_catalogue, config.seed)
+        regimes.append(whole := whole_catalogue(run.prepared, some))
     permutations = config.permutations if run.recipe.settings("instructions").listed else 0
     for system in systems:
         measure(system, outputs, regimes, permutations)
@@ -72,6 +81,8 @@ def evaluate(run: Run) -> None:
     results = summarise(scores, _protocol(run, config), teacher, config)
     if config.retrieve:
         results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config)
+    if config.whole_catalogue:
+        results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, config)
     if agreed:
         results["distillation"] = agreed
     _keep_scores(run, scores)

@@ -164,7 +164,7 @@ def test_without_validation_users_there_is_no_log_loss() -> None:
     assert {one["metric"] for one in found["comparisons"]} == {"hr@1", "ndcg@10"}
 
 
-@pytest.mark.parametrize("name", ["fit_users", "retrieve"])
+@pytest.mark.parametrize("name", ["fit_users", "retrieve", "whole_catalogue"])
 def test_fewer_than_none_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"evaluate.{name}` is -1; expected 0 or more"):
         EvaluateConfig(**{name: -1})

@@ -89,6 +89,16 @@ def test_what_was_retrieved_has_a_table_of_its_own(results: dict[str, Any]) -> N
     assert max(map(len, text.splitlines())) <= 110
 
 
+def test_the_whole_catalogue_has_a_table_of_its_own(results: dict[str, Any]) -> None:
+    results["whole_catalogue"] = {
+        "protocol": {"num_candidates": 1682, "users": 50},
+        "systems": {"delrec": copy.deepcopy(SYSTEM)},
+    }
+    text = format_table(results)
+    assert "\nWhole catalogue: all 1682 items but those seen before, 50 users" in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
 def test_expected_hr_at_1_is_shown_with_its_limit_where_the_truth_is_known(
     results: dict[str, Any],
 ) -> None:

@@ -15,6 +15,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPTJConfig,
+    GPTNeoXConfig,
     GraniteConfig,
     JambaConfig,
     Lfm2Config,
@@ -23,6 +24,7 @@ from transformers import (
     MistralConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen3Config,
     Qwen3NextConfig,
     RecurrentGemmaConfig,
 )
@@ -52,6 +54,8 @@ _CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen2, window": lambda: Qwen2Config(
         **_SIZES, sliding_window=16, use_sliding_window=True, max_window_layers=2
     ),
+    "qwen3": lambda: Qwen3Config(**_SIZES, head_dim=8),
+    "gpt_neox": lambda: GPTNeoXConfig(**_SIZES),
     # Something around the output layer.
     "gemma2, softcap": lambda: Gemma2Config(**_GEMMA, final_logit_softcapping=2.0),
     "cohere, scale": lambda: CohereConfig(**_SIZES, logit_scale=0.25),

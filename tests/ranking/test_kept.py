@@ -90,11 +90,11 @@ def test_a_killed_process_loses_what_it_was_writing_and_no_more(
     with caplog.at_level(logging.INFO, logger="delrec_hf"):
         again = score(CandidateScorer(backbone), rows)
     np.testing.assert_allclose(again, expected, atol=1e-4)
-    assert counted.forwards == 1
+    assert counted.forwards == 2  # one prompt and its candidates
     assert "1 rows that were kept cannot be read, and are scored again" in caplog.messages
     assert "11 rows of this model are scored already" in caplog.messages
     score(CandidateScorer(backbone), rows)
-    assert counted.forwards == 1
+    assert counted.forwards == 2  # one prompt and its candidates
 
 
 def test_scores_that_rank_nothing_are_not_kept(

@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from delrec_hf.ranking import budget
 from delrec_hf.ranking.scoring import CandidateScorer
-from delrec_hf.ranking.support import way_of
+from delrec_hf.ranking.support import no_prefix, way_of
 
 PROMPT = [5 + (53 * k) % 380 for k in range(45)]  # beyond the windows below
 CANDIDATES = [[50, 51, 2], [70], [90, 91, 92, 93, 2], [50, 51, 2]]
@@ -145,15 +145,22 @@ def test_every_kind_of_backbone_scores_as_separate_rows(
     naive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "LOGITS", 400 * 7)
-    tried, wrong = set(), {}
+    tried, with_prefix, wrong = set(), set(), {}
     for kind in sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - NOT_CAUSAL):
         model = _small(kind)
         if model is None:
             continue
         tried.add(kind)
         expected = naive(model, PROMPT, CANDIDATES)
-        found = CandidateScorer(model).score_batch([PROMPT, [7, 8]], [CANDIDATES, [[9, 2]]])[0]
+        scorer = CandidateScorer(model)
+        found = scorer.score_batch([PROMPT, [7, 8]], [CANDIDATES, [[9, 2]]])[0]
         difference = max(abs(one - other) for one, other in zip(found, expected, strict=True))
+        if not no_prefix(model):
+            scorer = scorer.with_prefix([PROMPT, PROMPT[:30]])
+            found = scorer.score_batch([PROMPT, [*PROMPT[:29], 8]], [CANDIDATES, [[9, 2]]])[0]
+            behind = max(abs(one - other) for one, other in zip(found, expected, strict=True))
+            difference = max(difference, behind)
+            with_prefix.add(kind)
         # float32: the same sums in another layout; Qwen3.5's states, carried by token instead of
         # by block, are 4e-4 away. A wrong place, mask or state is more than 1e-2.
         if difference > (1e-4 if way_of(model)[0] == "tree" else 1e-3):
@@ -161,3 +168,4 @@ def test_every_kind_of_backbone_scores_as_separate_rows(
     assert not wrong
     assert tried >= MUST
     assert len(tried) >= 120
+    assert len(with_prefix) >= 90

@@ -1,4 +1,4 @@
-"""All candidates of a prompt in one forward score as each of them does alone."""
+"""All candidates of a prompt together score as each of them does alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking import budget
-from delrec_hf.ranking.scoring import CandidateScorer, Scoring, make_batches
+from delrec_hf.ranking.batches import make_batches
+from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 from delrec_hf.ranking.separate import row_by_row
 
 SHAPES = ["qwen2", "llama", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt2"]
@@ -70,7 +71,7 @@ def test_every_kind_of_attention_takes_the_tree(
     model.backbone.set_attn_implementation(implementation)
     read = reading(model.backbone)
     found = _scorer(model).score(PROMPTS, CANDIDATES)
-    assert read.forwards == 1
+    assert read.forwards == 2  # all prompts, then all their candidates
     np.testing.assert_allclose(found[0], expected, atol=2e-5, rtol=1e-5)
     assert model.backbone.config._attn_implementation == implementation
 
@@ -79,7 +80,7 @@ def test_every_kind_of_attention_takes_the_tree(
     "shape", ["mistral, window", "gemma2, window", "gemma3, window", "qwen2, window"]
 )
 @pytest.mark.parametrize("length", [1, 6, 7, 60])  # with 6 the last token just sees 16 back
-def test_histories_beyond_a_sliding_window_share_one_forward(
+def test_histories_beyond_a_sliding_window_are_scored_together(
     tiny: Callable[..., Any],
     reading: Callable[..., Any],
     naive: Callable[..., list[float]],
@@ -96,7 +97,7 @@ def test_histories_beyond_a_sliding_window_share_one_forward(
     ]
     scorer, read = CandidateScorer(backbone, soft_prompt), reading(backbone)
     found = scorer.score_batch(prompts, candidates)
-    assert read.forwards == 1
+    assert read.forwards == 2  # all prompts, then all their candidates
     for scores, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(scores, right, atol=2e-5, rtol=1e-5)
     alone = scorer.score_batch(prompts[:1], candidates[:1])[0]

@@ -11,6 +11,7 @@ import pytest
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.systems import NAMES, SYSTEMS
+from delrec_hf.instructions.rows import some_users
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.baselines import Popularity
@@ -110,6 +111,49 @@ def test_nothing_is_retrieved_without_a_teacher_or_beyond_its_list(prepared_run:
     few = {"retrieve": 1, "max_users": 2, "fit_users": 0}
     run_recipe(recipe(prepared_run, evaluate=few), "evaluate")
     assert results(prepared_run)["retrieved"]["systems"]["random"]["hr@1"] in (0, 0.5, 1)
+
+
+def test_the_whole_catalogue_is_ranked_but_for_what_was_seen(tmp_path: Path) -> None:
+    write_films(tmp_path / "films", users=40)
+    run = tmp_path / "run"
+    wanted = recipe(run, evaluate={"whole_catalogue": 15, "max_users": None, "fit_users": 0})
+    for stage in ("prepare", "teach", "evaluate"):
+        run_recipe(wanted, stage)
+    found = results(run)["whole_catalogue"]
+    prepared = PreparedData.load(run / "data")
+    test = some_users(prepared.examples["test"], 15, 0)
+    popular = Popularity.fit(prepared).counts
+    sequences = dict(
+        zip(prepared.sequences["user_id"][:], prepared.sequences["items"][:], strict=True)
+    )
+    gains = []
+    for row in test:
+        scores = popular.copy()
+        scores[sequences[row["user_id"]][: row["position"]]] = -1
+        above = (scores > popular[row["target"]]).sum()
+        level = (scores == popular[row["target"]]).sum()
+        places = np.arange(above + 1, above + level + 1)
+        gains.append(np.where(places <= 10, 1 / np.log2(places + 1), 0).mean())
+    assert found["protocol"] == {"num_candidates": len(prepared.items), "users": 15}
+    assert 0 < np.mean(gains) < 1
+    assert found["systems"]["teacher/popularity"]["ndcg@10"] == pytest.approx(np.mean(gains))
+    assert list(found["systems"]) == [*SIMPLE, "teacher/popularity"]
+    assert {"hr@1", "hr@5", "hr@10", "ndcg@5", "mrr"} <= set(found["systems"]["random"])
+
+
+def test_language_models_rank_the_whole_catalogue_where_prompts_list_none(
+    prepared_run: Path,
+) -> None:
+    films = prepared_run.parent / "films"
+    asked = {"max_users": 3, "fit_users": 0, "whole_catalogue": 2, "permutations": 0}
+    listed = sections(films, evaluate=asked, instructions={"candidates": "listed"})
+    with pytest.raises(InputError, match="`zero-shot` list their candidates; set `instructions"):
+        run_recipe(Recipe(prepared_run, listed), "evaluate")
+    given = sections(films, evaluate=asked, instructions={"candidates": "unlisted"})
+    run_recipe(Recipe(prepared_run, given), "evaluate")
+    found = results(prepared_run)["whole_catalogue"]
+    assert list(found["systems"]) == [*SIMPLE, "zero-shot"]
+    assert 0 < found["systems"]["zero-shot"]["mrr"] <= 1
 
 
 def test_a_recipe_with_a_backbone_is_ranked_without_training(prepared_run: Path) -> None:

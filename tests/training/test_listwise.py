@@ -187,7 +187,7 @@ def test_where_no_checkpoint_ranks_better_the_start_is_kept(
         max_steps=40,
         per_device_train_batch_size=6,
         metric_for_best_model="loss",
-        learning_rate=0.05,
+        learning_rate=0.02,
         **every(20),
     )
     rows = rows_to_rank("lsr", 6, seed=1)

@@ -1,0 +1,202 @@
+"""The best items of a trie, without reading all of it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
+
+from delrec_hf.ranking import budget
+from delrec_hf.ranking.forward import embed, log_probabilities
+from delrec_hf.ranking.masks import masks
+from delrec_hf.ranking.prefix import Prefix
+from delrec_hf.ranking.scoring import check_finite
+from delrec_hf.ranking.trie import ROOT, Trie
+
+FloatArray = npt.NDArray[np.float64]
+
+_AT_ONCE = 64  # beginnings that one forward reads where none is left out
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an item's log-probability becomes as a score, and the most that lies below each node.
+
+    An item's score is its log-probability divided by one number plus another. Log-probabilities
+    only fall along a title, so that no item below a node scores higher than what the node's own
+    log-probability gives with the largest of both numbers below it.
+
+    Attributes:
+        divisors: `(items,)` positive.
+        offsets: `(items,)`.
+        largest_divisors: `(nodes,)` the largest below each node, itself included.
+        largest_offsets: `(nodes,)` the same of the offsets.
+    """
+
+    divisors: FloatArray
+    offsets: FloatArray
+    largest_divisors: FloatArray
+    largest_offsets: FloatArray
+
+    @classmethod
+    def of(cls, trie: Trie, divisors: FloatArray, offsets: FloatArray) -> "Bounds":
+        """Find the largest numbers below each node."""
+        return cls(divisors, offsets, _largest(trie, divisors), _largest(trie, offsets))
+
+    def above(self, node: int, total: float) -> float:
+        """Return what no item below a node of this log-probability scores higher than."""
+        return float(total / self.largest_divisors[node] + self.largest_offsets[node])
+
+
+def _largest(trie: Trie, values: FloatArray) -> FloatArray:
+    found = np.full(len(trie.tokens), -np.inf)
+    np.maximum.at(found, trie.leaves, values)
+    for node in range(len(found) - 1, ROOT, -1):
+        parent = trie.parents[node]
+        found[parent] = max(found[parent], found[node])
+    return found
+
+
+class Search:
+    """A walk through a trie behind one prompt, each node being read after its parent."""
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        trie: Trie,
+        bounds: Bounds,
+        prefix: Prefix,
+        last: int,
+    ) -> None:
+        """Stand before the root.
+
+        Args:
+            backbone: A causal language model that goes on from a prefix.
+            trie: The items' titles.
+            bounds: What log-probabilities become as scores.
+            prefix: The prompt up to its last token.
+            last: That token.
+        """
+        self._backbone = backbone
+        self._trie = trie
+        self._bounds = bounds
+        self._last = last
+        self._prefix = prefix
+        self._cache = prefix.cache(1)
+        self._columns: dict[int, int] = {}  # where in the cache each node that is read stands
+        self._depths = list(range(prefix.length))  # of the cache's columns
+        self._totals: dict[int, float] = {ROOT: 0.0}
+        self._children = _children(trie)
+        self._items: dict[int, list[int]] = {}
+        for item, leaf in enumerate(trie.leaves.tolist()):
+            self._items.setdefault(leaf, []).append(item)
+
+    def best(
+        self, k: int, seen: Collection[int], width: int | None
+    ) -> list[tuple[int, float]] | None:
+        """Return the best unseen items and their scores, best first.
+
+        Args:
+            k: How many.
+            seen: Items to leave out.
+            width: How many beginnings of each length are read; None: all that can lead to one of
+                the best `k`.
+
+        Returns:
+            At most `k`; None if the search grows beyond the budget, so that it is cheaper to read
+            the whole trie.
+        """
+        open_below = self._open_below(seen)
+        found: list[tuple[float, int]] = []  # minus the score, and the item
+        level, left = [ROOT], list[int]()
+        while level and len(self._columns) + len(level) <= budget.TOKENS:
+            children = self._read(level)
+            for node in children:
+                for item in self._items.get(node, []):
+                    if item not in seen:
+                        found.append((-self._score(item), item))
+            found = sorted(found)[:k]
+            least = -found[-1][0] if len(found) == k else -np.inf
+            live = [node for node in children if open_below[node] and self._inner(node)]
+            level, left = self._next(live, left, least, width, enough=len(found) == k)
+        if level:
+            return None
+        return [(item, -score) for score, item in found]
+
+    def _next(
+        self, live: list[int], left: list[int], least: float, width: int | None, *, enough: bool
+    ) -> tuple[list[int], list[int]]:
+        """Return the nodes to read next and those that are left for later."""
+        if width is None or (not live and not enough):  # a beam that came to few items goes back
+            live, left = [*left, *live], []
+        live = [node for node in live if self._bound(node) >= least]
+        live.sort(key=lambda node: (-self._bound(node), node))
+        wide = _AT_ONCE if width is None else width
+        return live[:wide], [*left, *live[wide:]]
+
+    def _bound(self, node: int) -> float:
+        return self._bounds.above(node, self._totals[node])
+
+    def _score(self, item: int) -> float:
+        total = self._totals[int(self._trie.leaves[item])]
+        return float(total / self._bounds.divisors[item] + self._bounds.offsets[item])
+
+    def _inner(self, node: int) -> bool:
+        return bool(self._trie.ends[node] > node + 1)
+
+    def _open_below(self, seen: Collection[int]) -> npt.NDArray[np.bool_]:
+        """Return whether an unseen item lies at or below each node."""
+        unseen = np.ones(len(self._trie.leaves), dtype=np.int64)
+        unseen[list(seen)] = 0
+        counts = np.zeros(len(self._trie.tokens) + 1, dtype=np.int64)
+        np.add.at(counts, self._trie.leaves + 1, unseen)
+        counts = counts.cumsum()
+        return counts[self._trie.ends] > counts[:-1]
+
+    def _read(self, nodes: list[int]) -> list[int]:
+        """Read nodes and return their children, whose log-probabilities are then known."""
+        trie, past = self._trie, len(self._depths)
+        depths = [self._prefix.length + int(trie.depths[node]) for node in nodes]
+        ids = [self._last if node == ROOT else int(trie.tokens[node]) for node in nodes]
+        seen = torch.zeros(1, len(nodes), past + len(nodes), dtype=torch.bool)
+        seen[..., : self._prefix.length] = True
+        for row, node in enumerate(nodes):
+            self._columns[node] = past + row
+            way = [node] if node == ROOT else [ROOT, *trie.path(node), node]
+            seen[0, row, [self._columns[one] for one in way]] = True
+        self._depths += depths
+        queries = torch.tensor([depths])
+        embeds = embed(self._backbone, None, torch.tensor([ids]))
+        inputs = {
+            "inputs_embeds": embeds,
+            "attention_mask": masks(
+                self._backbone.config.get_text_config(),
+                seen,
+                queries,
+                torch.tensor([self._depths]),
+                embeds,
+            ),
+            "position_ids": queries.to(embeds.device),
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        children = [self._children[node] for node in nodes]
+        owners = torch.tensor([row for row, below in enumerate(children) for _ in below])
+        below = [child for one in children for child in one]
+        tokens = torch.from_numpy(trie.tokens[below])
+        scored = torch.ones(1, len(nodes), dtype=torch.bool)
+        gained = log_probabilities(self._backbone, inputs, scored, owners, tokens)
+        check_finite([gained.double().cpu().numpy()])
+        for child, one in zip(below, gained.tolist(), strict=True):
+            self._totals[child] = self._totals[int(trie.parents[child])] + one
+        return below
+
+
+def _children(trie: Trie) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in trie.tokens]
+    for node, parent in enumerate(trie.parents.tolist()):
+        if node != ROOT:
+            found[parent].append(node)
+    return found
