@@ -53,6 +53,25 @@ class RecommendManyBody(RankOptions):
     )
 
 
+class ExplainBody(BaseModel):
+    """Whose ranking of which item to explain."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    history: list[str] = Field(
+        min_length=1, description=_TITLES, examples=[["Alien (1979)", "The Matrix (1999)"]]
+    )
+    candidate: str = Field(description="Title or id of what is explained.", examples=["id:3"])
+    candidates: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="What it is compared with; by default as many as a prompt of training showed.",
+    )
+    with_teacher: bool | None = Field(
+        None, description="As in `/recommend`: whose ranking is explained."
+    )
+
+
 class Ranking(BaseModel):
     """What one user is recommended."""
 

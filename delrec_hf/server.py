@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from delrec_hf import __version__
 from delrec_hf.bodies import (
+    ExplainBody,
     Health,
     Part,
     Ranking,
@@ -83,6 +84,21 @@ class _Ranking:
         return [_ranking(one) for one in found]
 
 
+@dataclass(frozen=True)
+class _Explaining:
+    """The job of explaining, one after the other."""
+
+    recommender: Recommender = field(compare=False, repr=False)
+
+    def __call__(self, bodies: list[ExplainBody]) -> list[dict[str, Any]]:
+        return [
+            self.recommender.explain(
+                body.history, body.candidate, body.candidates, with_teacher=body.with_teacher
+            ).to_dict()
+            for body in bodies
+        ]
+
+
 def _ranking(found: list[Recommendation]) -> Ranking:
     parts: list[Part] = ["language_model"]
     if any(one.teacher is not None for one in found):
@@ -144,6 +160,16 @@ def app_of(recommender: Recommender, limits: Limits, model: str) -> FastAPI:
     async def recommend_many(body: RecommendManyBody) -> Rankings:
         """Rank items after each of several histories."""
         return Rankings(rankings=await rank(body.histories, body))
+
+    @app.post("/explain", responses=REFUSALS)
+    async def explain(body: ExplainBody) -> dict[str, Any]:
+        """Say what moved an item's score: see docs/explain.md."""
+        candidates = body.candidates or []
+        _check("a history's titles", len(body.history), limits.history)
+        _check("candidates", len(candidates), limits.candidates)
+        await look_up([*body.history, body.candidate, *candidates])
+        (answer,) = line.ask(_Explaining(recommender), [body])
+        return await asyncio.wrap_future(answer)
 
     @app.get("/health", responses={503: {"model": Health, "description": "It does not answer."}})
     async def health(response: Response) -> Health:

@@ -139,6 +139,18 @@ def test_the_answer_is_that_of_the_python_api(
         assert_same(found.json["recommendations"], expected)
 
 
+def test_an_explanation_is_that_of_the_python_api(recommender: Recommender) -> None:
+    asked = {"history": HISTORY, "candidate": "i7", "candidates": ["i3", "i8"]}
+    with served(recommender) as (client, _):
+        answer = client.post("/explain", asked)
+        unknown = client.refused("/explain", {**asked, "candidate": "Nobody"})
+    expected = recommender.explain(HISTORY, "i7", ["i3", "i8"]).to_dict()
+    assert (answer.status, answer.json["title"]) == (200, expected["title"])
+    assert answer.json["standing"]["score"] == pytest.approx(expected["standing"]["score"])
+    assert len(answer.json["history"]) == len(HISTORY)
+    assert "is not among the" in unknown
+
+
 def test_several_histories_in_one_request(recommender: Recommender) -> None:
     histories = [HISTORY, ["i5"], ["i9", "i0", "i3"]]
     expected = recommender.recommend_many(histories, OFFERED)

@@ -7,8 +7,9 @@ from datasets import Dataset
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, comparisons, means
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores
 from delrec_hf.evaluation.metrics import METRICS
+from delrec_hf.evaluation.results import comparisons, means
 from delrec_hf.evaluation.retrieval import with_candidates
 from delrec_hf.evaluation.systems import System
 from delrec_hf.teachers.histories import Histories, column
