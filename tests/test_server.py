@@ -399,8 +399,8 @@ def test_health_says_what_is_served(client: Client) -> None:
 def test_the_page_describes_every_key_and_refusal(client: Client) -> None:
     page = client.get("/openapi.json").json
     assert "1,000,000 bytes" in page["info"]["description"]
-    assert set(page["paths"]) == {"/recommend", "/recommend_many", "/health"}
-    for path in ("/recommend", "/recommend_many"):
+    assert set(page["paths"]) == {"/recommend", "/recommend_many", "/explain", "/health"}
+    for path in ("/recommend", "/recommend_many", "/explain"):
         post = page["paths"][path]["post"]
         assert set(post["responses"]) == {"200", "413", "422", "500", "503"}
         for status in ("413", "422", "500", "503"):
