@@ -240,7 +240,7 @@ def _explain(known: argparse.Namespace, _: Sequence[str]) -> None:
 
 def _serve(known: argparse.Namespace, _: Sequence[str]) -> None:
     try:
-        from delrec_hf.server import serve
+        from delrec_hf.serving.server import serve
     except ModuleNotFoundError as missing:
         if missing.name not in ("fastapi", "uvicorn"):
             raise

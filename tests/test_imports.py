@@ -12,8 +12,7 @@ FLOORS = (
     {"cli"},
     {"model_commands"},
     {"launch"},
-    {"server"},
-    {"bodies", "refusals"},
+    {"serving"},
     {"runs"},
     {"batch"},
     {"hub", "recommender"},
@@ -37,7 +36,6 @@ FLOORS = (
         "logging",
         "errors",
         "title_words",
-        "waiting",
         "__init__",
     },
 )

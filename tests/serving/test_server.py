@@ -24,7 +24,7 @@ import uvicorn
 import delrec_hf
 from delrec_hf import Recommender
 from delrec_hf.cli import main
-from delrec_hf.server import Limits, app_of
+from delrec_hf.serving.server import Limits, app_of
 from tests.film_rows import ITEMS, TITLES
 
 HISTORY = ["Heat (1995)", "Alien (1979)"]
@@ -370,7 +370,7 @@ def test_a_fault_is_a_line_for_the_client_and_a_traceback_in_the_log(
 def test_the_log_names_requests_and_not_what_they_hold(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "delrec_hf.refusals"):
+    with caplog.at_level(logging.INFO, "delrec_hf.serving.refusals"):
         client.post("/recommend", {"history": ["Heat (1995)"], "top_k": 1})
         client.post("/recommend", {"history": ["Heat (1996)"]})
         client.get("/Heat%0A%20INFO%20forged")
@@ -454,7 +454,7 @@ def test_mistakes_of_the_command_are_one_line(
     assert "a free port with --port" in capsys.readouterr().err
     assert main(["serve", "--model", str(folder), "--host", "no.such.host"]) == 2
     assert "an address of this machine with --host" in capsys.readouterr().err
-    monkeypatch.delitem(sys.modules, "delrec_hf.server")
+    monkeypatch.delitem(sys.modules, "delrec_hf.serving.server")
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert main(["serve", "--model", str(folder)]) == 2
     assert "needs fastapi: `pip install 'delrec-hf[serve]'`" in capsys.readouterr().err

@@ -15,7 +15,11 @@ from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 
 from delrec_hf import __version__
-from delrec_hf.bodies import (
+from delrec_hf.errors import InputError
+from delrec_hf.logging import get_logger
+from delrec_hf.ranking.recommendation import Recommendation
+from delrec_hf.recommender import Recommender
+from delrec_hf.serving.bodies import (
     ExplainBody,
     Health,
     Part,
@@ -25,12 +29,8 @@ from delrec_hf.bodies import (
     RecommendBody,
     RecommendManyBody,
 )
-from delrec_hf.errors import InputError
-from delrec_hf.logging import get_logger
-from delrec_hf.ranking.recommendation import Recommendation
-from delrec_hf.recommender import Recommender
-from delrec_hf.refusals import HANDLERS, REFUSALS, Door
-from delrec_hf.waiting import WaitingLine
+from delrec_hf.serving.refusals import HANDLERS, REFUSALS, Door
+from delrec_hf.serving.waiting import WaitingLine
 
 logger = get_logger(__name__)
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from delrec_hf.data.titles import shorten
 from delrec_hf.errors import InputError, suggest
 from delrec_hf.logging import get_logger
-from delrec_hf.waiting import FullError
+from delrec_hf.serving.waiting import FullError
 
 _DRAINED = 50_000_000  # bytes of a body too large that are read nevertheless, and dropped
 _SHOWN = 80  # characters of what was given in a message
