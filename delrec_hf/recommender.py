@@ -25,6 +25,7 @@ from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen
 from delrec_hf.ranking.new_items import log_priors, new_titles
 from delrec_hf.ranking.recommendation import Recommendation, Request, recommendations
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
+from delrec_hf.ranking.whole_catalogue import CatalogueScorer
 
 _PROMPTS_AT_ONCE = 16
 _RETRIEVED = 100
@@ -258,7 +259,10 @@ class Recommender:
             if is_listed:
                 told += [self._by_tournament(one, top_k, fuses, disable_tqdm) for one in requests]
                 continue
-            scores = self._score([(one, one.offered) for one in requests])
+            if chosen is None and count is None:
+                scores = self._score_catalogue(requests)
+            else:
+                scores = self._score([(one, one.offered) for one in requests])
             told += [
                 self._told(one, found, self._fused(one, one.offered, found, fuses), top_k, fuses)
                 for one, found in zip(requests, scores, strict=True)
@@ -414,11 +418,35 @@ class Recommender:
         """Score groups of candidates, each in a prompt as training showed it."""
         prompts: list[list[int]] = []
         for request, group in groups:
-            prompts += next_item_prompts(
-                self.config, self.encoder, self.safe_titles, request.seen, [group], request.advice
-            )
+            prompts += self._prompts(request, group)
         answers = [[self.answers[item] for item in group] for _, group in groups]
-        return self.scorer.score(prompts, answers)
+        return self._reader.score(prompts, answers)
+
+    def _score_catalogue(self, requests: Sequence[Request]) -> list[FloatArray]:
+        """Score what is offered of the whole catalogue through the trie of all titles."""
+        found = []
+        for request in requests:
+            (prompt,) = self._prompts(request, request.offered)
+            found.append(self._catalogue.score(prompt)[request.offered])
+        return found
+
+    def _prompts(self, request: Request, group: list[int]) -> list[list[int]]:
+        return next_item_prompts(
+            self.config, self.encoder, self.safe_titles, request.seen, [group], request.advice
+        )
+
+    @cached_property
+    def _catalogue(self) -> CatalogueScorer:
+        return CatalogueScorer(self._reader, self.answers)
+
+    @cached_property
+    def _reader(self) -> CandidateScorer:
+        """The scorer, with what all prompts begin with read once."""
+        items = range(len(self.titles))
+        some = [
+            self._prompts(Request([item], [item], None), [item]) for item in (items[0], items[-1])
+        ]
+        return self.scorer.with_prefix([prompt for prompts in some for prompt in prompts])
 
     @cached_property
     def scorer(self) -> CandidateScorer:

@@ -103,7 +103,7 @@ def test_commands_on_a_finished_model_run(folder: Path) -> None:
     used = [c for c in commands("delrec ") if "runs/quickstart/model" in c]
     (serve,) = [c for c in used if c.startswith("delrec serve ")]
     used.remove(serve)
-    assert {c.split()[1] for c in used} == {"recommend", "export", "push"}
+    assert {c.split()[1] for c in used} == {"recommend", "explain", "export", "push"}
     for command in used:
         run(command, folder)
     (ask,) = commands("curl ")

@@ -224,3 +224,16 @@ def test_a_flag_of_loading_that_cannot_be_read_is_one_line(
         error = capsys.readouterr().err.strip()
         assert reason in error
         assert "\n" not in error
+
+
+def test_the_whole_catalogue_at_once_ranks_as_its_items_do_as_candidates(
+    make_artefact: Callable[..., Path],
+) -> None:
+    recommender = Recommender.from_pretrained(make_artefact(candidates="unlisted"))
+    history = [recommender.titles[0], recommender.titles[4]]
+    unseen = [one for one in recommender.item_ids if recommender.find(f"id:{one}") not in (0, 4)]
+    everything = recommender.recommend(history, top_k=len(unseen))
+    one_by_one = recommender.recommend(history, unseen, top_k=len(unseen))
+    assert [one.item_id for one in everything] == [one.item_id for one in one_by_one]
+    for one, other in zip(everything, one_by_one, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
