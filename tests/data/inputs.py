@@ -141,7 +141,12 @@ _WITH_KIND = events(
     "user_id,item_id,timestamp,event_type", extra=lambda row: "view" if row % 3 == 0 else "buy"
 )
 _FAULTS = "u1,2\n,3,5\nu1,4,yesterday\nu2,99,7\nu2,98,7\n"
-_LONG = {"interactions.jsonl": lines([{"user_id": 10**20, "item_id": 1, "timestamp": 1}])}
+_LONG = {
+    "interactions.jsonl": lines(
+        [{"user_id": u, "item_id": 10**20 + i, "timestamp": t} for u, i, t in EVENTS]
+    ),
+    "items.jsonl": lines([{"item_id": 10**20 + i, "title": t} for i, t in enumerate(TITLES)]),
+}
 _AMAZON = reviews(user="user_id", item="parent_asin", time="timestamp")
 _HEADLINES = [{**row, "title": f"Nice {place}"} for place, row in enumerate(_AMAZON)]
 _QUOTED = events("user_id,item_id,timestamp,title", extra=lambda row: TITLES[EVENTS[row][1]])
@@ -388,9 +393,8 @@ INPUTS = [
     ),
     Input(
         "ids above 2^64",
-        {**_LONG, "items.csv": items()},
-        "line 1: column `user_id` is the number 100000000000000000000, above 2^64; write such ids",
-        refused=True,
+        _LONG,
+        "interactions: 36 rows of shop/interactions.jsonl",
     ),
     Input(
         "32-bit times",
