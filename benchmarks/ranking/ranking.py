@@ -174,23 +174,27 @@ def measure_catalogue(backbone: PreTrainedModel, users: Users, sample: int) -> N
 
 
 def measure_beam(backbone: PreTrainedModel, users: Users, number: int, widths: list[int]) -> None:
-    """Measure how much of the exact best 10 unseen items beams find."""
+    """Measure how much of the exact best 10 unseen items beams find, without and with outlook."""
     prompts = [users.prompt(user) for user in range(number)]
     scorer = CandidateScorer(backbone).with_prefix(prompts)
     whole = CatalogueScorer(scorer, users.answers)
 
-    def find(width: int | None) -> list[set[int]]:
+    def find(whole: CatalogueScorer, width: int | None) -> list[set[int]]:
         return [
             {item for item, _ in whole.top(prompt, 10, set(users.seen(user)), width=width)}
             for user, prompt in enumerate(prompts)
         ]
 
-    seconds, exact = cpu(lambda: find(None))
+    seconds, exact = cpu(lambda: find(whole, None))
     print(f"best 10 unseen items of {number} users\n  exact {seconds / number:.2f} s a user")
-    for width in widths:
-        seconds, found = cpu(lambda width=width: find(width))
-        recall = np.mean([len(a & b) / 10 for a, b in zip(exact, found, strict=True)])
-        print(f"  beam of {width}: recall@10 {recall:.3f}, {seconds / number:.2f} s a user")
+    reading, ahead = cpu(lambda: whole.with_outlook(users.prompt(number)))
+    print(f"  outlook of another user's prompt {reading:.1f} s, once")
+    for name, beams in (("outlook", ahead), ("no outlook", whole)):
+        for width in widths:
+            seconds, found = cpu(lambda beams=beams, width=width: find(beams, width))
+            recall = np.mean([len(a & b) / 10 for a, b in zip(exact, found, strict=True)])
+            print(f"  beam of {width}, {name}: recall@10 {recall:.3f}, "
+                  f"{seconds / number:.2f} s a user", flush=True)  # fmt: skip
 
 
 def main() -> None:

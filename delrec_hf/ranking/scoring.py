@@ -18,7 +18,7 @@ from delrec_hf.ranking.batches import cut, make_batches
 from delrec_hf.ranking.prefix import Prefix, common_beginning
 from delrec_hf.ranking.separate import from_cache, row_by_row
 from delrec_hf.ranking.support import masked_attention, no_prefix, way_of
-from delrec_hf.ranking.tree import totals_in_chunks, tree_totals, tree_width
+from delrec_hf.ranking.tree import gained_in_chunks, summed, tree_totals, tree_width
 from delrec_hf.ranking.trie import Trie
 
 logger = get_logger(__name__)
@@ -215,10 +215,9 @@ class CandidateScorer:
         return tree_width(prompt, candidates, self.virtual_tokens) > budget.TREE
 
     def _in_chunks(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> torch.Tensor:
+        trie = Trie.grow(candidates)
         with masked_attention(self.backbone):
-            return totals_in_chunks(
-                self.backbone, prompt, Trie.grow(candidates), self.behind(prompt)
-            )
+            return summed(trie, gained_in_chunks(self.backbone, prompt, trie, self.behind(prompt)))
 
     def _totals(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]

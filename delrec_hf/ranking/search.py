@@ -50,6 +50,39 @@ class Bounds:
         return float(total / self.largest_divisors[node] + self.largest_offsets[node])
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """The likeliest item below each node behind one prompt, as a guess for other prompts.
+
+    Attributes:
+        rests: `(nodes,)` log-probability of what leads from the node to that item.
+        items: `(nodes,)` the item.
+    """
+
+    rests: FloatArray
+    items: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, trie: Trie, bounds: Bounds, gained: FloatArray) -> "Outlook":
+        """Find the items.
+
+        Args:
+            trie: The items' titles.
+            bounds: What log-probabilities become as scores.
+            gained: `(nodes - 1,)` what each node adds behind the prompt.
+        """
+        totals = np.zeros(len(trie.tokens))
+        for node in range(1, len(totals)):
+            totals[node] = totals[trie.parents[node]] + gained[node - 1]
+        own = totals[trie.leaves]
+        scores = own / bounds.divisors + bounds.offsets
+        items = np.full(len(totals), -1, dtype=np.int64)
+        for item in np.argsort(scores, kind="stable"):  # the best one comes last
+            node = int(trie.leaves[item])
+            items[[ROOT, *trie.path(node), node]] = item
+        return cls(own[items] - totals, items)
+
+
 def _largest(trie: Trie, values: FloatArray) -> FloatArray:
     found = np.full(len(trie.tokens), -np.inf)
     np.maximum.at(found, trie.leaves, values)
@@ -94,7 +127,11 @@ class Search:
             self._items.setdefault(leaf, []).append(item)
 
     def best(
-        self, k: int, seen: Collection[int], width: int | None
+        self,
+        k: int,
+        seen: Collection[int],
+        width: int | None,
+        outlook: Outlook | None = None,
     ) -> list[tuple[int, float]] | None:
         """Return the best unseen items and their scores, best first.
 
@@ -103,6 +140,8 @@ class Search:
             seen: Items to leave out.
             width: How many beginnings of each length are read; None: all that can lead to one of
                 the best `k`.
+            outlook: What a beam expects below each beginning; without one, that all of it is
+                certain.
 
         Returns:
             At most `k`; None if the search grows beyond the budget, so that it is cheaper to read
@@ -120,27 +159,43 @@ class Search:
             found = sorted(found)[:k]
             least = -found[-1][0] if len(found) == k else -np.inf
             live = [node for node in children if open_below[node] and self._inner(node)]
-            level, left = self._next(live, left, least, width, enough=len(found) == k)
+            level, left = self._next(live, left, least, width, outlook, enough=len(found) == k)
         if level:
             return None
         return [(item, -score) for score, item in found]
 
     def _next(
-        self, live: list[int], left: list[int], least: float, width: int | None, *, enough: bool
+        self,
+        live: list[int],
+        left: list[int],
+        least: float,
+        width: int | None,
+        outlook: Outlook | None,
+        *,
+        enough: bool,
     ) -> tuple[list[int], list[int]]:
         """Return the nodes to read next and those that are left for later."""
         if width is None or (not live and not enough):  # a beam that came to few items goes back
             live, left = [*left, *live], []
         live = [node for node in live if self._bound(node) >= least]
-        live.sort(key=lambda node: (-self._bound(node), node))
+        if width is None or outlook is None:
+            live.sort(key=lambda node: (-self._bound(node), node))
+        else:
+            live.sort(key=lambda node: (-self._promise(node, outlook), node))
         wide = _AT_ONCE if width is None else width
         return live[:wide], [*left, *live[wide:]]
 
     def _bound(self, node: int) -> float:
         return self._bounds.above(node, self._totals[node])
 
+    def _promise(self, node: int, outlook: Outlook) -> float:
+        total = self._totals[node] + float(outlook.rests[node])
+        return self._as_score(int(outlook.items[node]), total)
+
     def _score(self, item: int) -> float:
-        total = self._totals[int(self._trie.leaves[item])]
+        return self._as_score(item, self._totals[int(self._trie.leaves[item])])
+
+    def _as_score(self, item: int, total: float) -> float:
         return float(total / self._bounds.divisors[item] + self._bounds.offsets[item])
 
     def _inner(self, node: int) -> bool:

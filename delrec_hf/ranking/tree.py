@@ -89,10 +89,10 @@ def tree_totals(
         gained = _read(backbone, soft_prompt, trunks, branches)
     else:
         gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
-    return [_summed(trie, one) for trie, one in zip(tries, gained, strict=True)]
+    return [summed(trie, one) for trie, one in zip(tries, gained, strict=True)]
 
 
-def totals_in_chunks(
+def gained_in_chunks(
     backbone: PreTrainedModel,
     prompt: TokenIds,
     trie: Trie,
@@ -100,10 +100,10 @@ def totals_in_chunks(
     *,
     disable_tqdm: bool = True,
 ) -> torch.Tensor:
-    """Return the log-probabilities of more candidates than one forward holds, for inference.
+    """Return what each node of a trie adds, of more candidates than one forward holds.
 
     The prompt is read once for all chunks. What leads from the root into a chunk, a beginning of a
-    title, is read with it.
+    title, is read with it. For inference.
 
     Args:
         backbone: A causal language model that goes on from a prefix: see `support.no_prefix`.
@@ -113,7 +113,7 @@ def totals_in_chunks(
         disable_tqdm: Show no progress bar.
 
     Returns:
-        `(candidates,)` float64.
+        `(nodes - 1,)` float64 log-probabilities, the root's left out: see `summed`.
     """
     found: list[torch.Tensor] = []
     nodes: list[torch.Tensor] = []
@@ -122,7 +122,18 @@ def totals_in_chunks(
         nodes.append(torch.from_numpy(chunk.wanted[0]))
     gained = torch.cat(found)
     places = torch.cat(nodes).to(gained.device) - 1
-    return _summed(trie, torch.empty_like(gained).index_copy(0, places, gained))
+    return torch.empty_like(gained).index_copy(0, places, gained)
+
+
+def summed(trie: Trie, gained: torch.Tensor) -> torch.Tensor:
+    """Return what the nodes of each sequence sum up to, `(sequences,)`, differentiable.
+
+    Args:
+        trie: The trie.
+        gained: `(nodes - 1,)` what each node adds, the root's left out.
+    """
+    sequences, nodes = (torch.from_numpy(part).to(gained.device) for part in trie.steps())
+    return gained.new_zeros(len(trie.leaves)).index_add(0, sequences, gained[nodes - 1])
 
 
 def _chunks(trie: Trie) -> list[Branches]:
@@ -134,12 +145,6 @@ def _chunks(trie: Trie) -> list[Branches]:
         chunks.append(Branches(trie, read, len(way)))
         start = stop
     return chunks
-
-
-def _summed(trie: Trie, gained: torch.Tensor) -> torch.Tensor:
-    """Return what the nodes of each sequence sum up to; `gained` is of all nodes but the root."""
-    sequences, nodes = (torch.from_numpy(part).to(gained.device) for part in trie.steps())
-    return gained.new_zeros(len(trie.leaves)).index_add(0, sequences, gained[nodes - 1])
 
 
 def read_branches(

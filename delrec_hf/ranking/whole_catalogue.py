@@ -1,7 +1,7 @@
 """Every item of a catalogue scored behind one prompt, or the best ones looked for in its trie."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 
 from delrec_hf.ranking.scoring import CandidateScorer, check_finite
-from delrec_hf.ranking.search import Bounds, Search
+from delrec_hf.ranking.search import Bounds, Outlook, Search
 from delrec_hf.ranking.support import masked_attention
-from delrec_hf.ranking.tree import totals_in_chunks
+from delrec_hf.ranking.tree import gained_in_chunks, summed
 from delrec_hf.ranking.trie import Trie
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,10 +28,27 @@ class CatalogueScorer:
     Attributes:
         scorer: Scores candidates; with `with_prefix` what all prompts begin with is read once.
         answers: Each item's title as token ids, the end of the turn included.
+        outlook: What beams expect below each beginning; see `with_outlook`.
     """
 
     scorer: CandidateScorer
     answers: Sequence[TokenIds]
+    outlook: Outlook | None = None
+
+    def with_outlook(self, prompt: TokenIds, *, disable_tqdm: bool = True) -> "CatalogueScorer":
+        """Return a scorer whose beams know how titles go on behind one prompt, which is read now.
+
+        How likely a title goes on once it has begun hardly depends on the user, but a beam that
+        does not know it drops what begins unlikely. Scores stay what they are.
+
+        Args:
+            prompt: Token ids of any prompt of the kind that is ranked later.
+            disable_tqdm: Show no progress bar.
+        """
+        if not self.scorer.goes_on():
+            return self
+        gained = self._gained(prompt, disable_tqdm=disable_tqdm).cpu().numpy()
+        return replace(self, outlook=Outlook.of(self._trie, self._bounds, gained))
 
     @torch.inference_mode()
     def score(self, prompt: TokenIds, *, disable_tqdm: bool = True) -> FloatArray:
@@ -50,14 +67,7 @@ class CatalogueScorer:
         scorer = self.scorer
         if not scorer.goes_on():
             return scorer.score([prompt], [self.answers])[0]
-        with masked_attention(scorer.backbone):
-            totals = totals_in_chunks(
-                scorer.backbone,
-                prompt,
-                self._trie,
-                scorer.behind(prompt),
-                disable_tqdm=disable_tqdm,
-            )
+        totals = summed(self._trie, self._gained(prompt, disable_tqdm=disable_tqdm))
         scores: FloatArray = scorer.scoring.of(totals, self.answers).cpu().numpy()
         check_finite([scores])
         return scores
@@ -72,8 +82,9 @@ class CatalogueScorer:
             prompt: Token ids up to where the answer starts.
             k: How many to return.
             seen: Items to leave out.
-            width: Read only the so many likeliest beginnings of each length (beam search): fast,
-                and may miss items that begin unlikely. None: go on until nothing that is left
+            width: Read only the so many most promising beginnings of each length (beam search):
+                fast, and may miss items, most of those that begin unlikely unless there is an
+                outlook. None: go on until nothing that is left
                 unread can belong to the best `k`, which are then those of `score`.
 
         Returns:
@@ -87,12 +98,21 @@ class CatalogueScorer:
             with masked_attention(scorer.backbone):
                 prefix = scorer.behind(prompt)
                 search = Search(scorer.backbone, self._trie, self._bounds, prefix, prompt[-1])
-                found = search.best(k, seen, width)
+                found = search.best(k, seen, width, self.outlook)
             if found is not None:
                 return found
         scores = self.score(prompt)
         left = [item for item in np.argsort(-scores, kind="stable").tolist() if item not in seen]
         return [(item, float(scores[item])) for item in left[:k]]
+
+    @torch.inference_mode()
+    def _gained(self, prompt: TokenIds, *, disable_tqdm: bool) -> torch.Tensor:
+        scorer = self.scorer
+        with masked_attention(scorer.backbone):
+            prefix = scorer.behind(prompt)
+            return gained_in_chunks(
+                scorer.backbone, prompt, self._trie, prefix, disable_tqdm=disable_tqdm
+            )
 
     @cached_property
     def _trie(self) -> Trie:

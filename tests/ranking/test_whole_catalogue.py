@@ -123,6 +123,32 @@ def test_a_beam_gives_distinct_unseen_items_however_narrow_it_is(
         np.testing.assert_allclose([score for _, score in found], scores[items], atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["sum", "mean", "calibrated"])
+def test_a_beam_with_an_outlook_finds_more_and_scores_the_same(
+    tiny: Callable[..., Any], kind: str
+) -> None:
+    # Each begins with a token of its own, which says little of how it goes on.
+    answers = [[100 + place, *one] for place, one in enumerate(catalogue(12, 200))]
+    scorer = CandidateScorer(tiny("llama"), SOFT, _scoring(kind, answers))
+    plain = CatalogueScorer(scorer, answers)
+    ahead = plain.with_outlook([9, *PROMPT[5:]])
+    recall = {True: 0, False: 0}
+    for last in range(50, 60):
+        prompt = [*PROMPT, last]
+        scores = plain.score(prompt)
+        best = np.argsort(-scores)[:10].tolist()
+        assert [item for item, _ in ahead.top(prompt, 10)] == best
+        for whole in (plain, ahead):
+            found = whole.top(prompt, 10, width=5)
+            items = [item for item, _ in found]
+            np.testing.assert_allclose([score for _, score in found], scores[items], atol=1e-4)
+            recall[whole is ahead] += len(set(items) & set(best))
+    assert recall[True] > recall[False]
+    same = plain.with_outlook(PROMPT)  # of the very prompt: each beam step knows the best way
+    best = np.argsort(-plain.score(PROMPT))[:3].tolist()
+    assert [item for item, _ in same.top(PROMPT, 3, width=3)] == best
+
+
 def test_what_is_sought_is_read_sparingly(
     tiny: Callable[..., Any], reading: Callable[..., Any]
 ) -> None:
