@@ -57,6 +57,8 @@ def with_values(table: Table, kept: dict[str, list[str]]) -> BoolArray:
         cure = "name another column in data.keep"
         texts = pc.utf8_trim_whitespace(column_texts(table, column, "texts", cure))
         there = {str(one) for one in pc.unique(texts).to_pylist() if one is not None}
+        if pa.types.is_floating(table.column(column).type):
+            values = [_as_float(value) for value in values]
         for value in values:
             if value not in there:
                 raise InputError(
@@ -125,6 +127,14 @@ def codes(values: pa.ChunkedArray) -> IntArray:
     encoded = pc.dictionary_encode(values, null_encoding="encode").combine_chunks()
     numbers: IntArray = encoded.indices.to_numpy().astype(np.int64)
     return numbers
+
+
+def _as_float(value: str) -> str:
+    """Return a number as arrow writes it in a column of floats: `1`, not `1.0`."""
+    try:
+        return str(pa.array([float(value)]).cast(pa.string())[0])
+    except ValueError:
+        return value
 
 
 def _most_frequent(texts: pa.ChunkedArray) -> str:

@@ -103,7 +103,8 @@ def _without_spaces(text: str, between: str) -> bytes:
     source, target = io.StringIO(text, newline=""), io.StringIO(newline="")
     with long_fields():
         reader = csv.reader(source, delimiter=between, skipinitialspace=True)
-        csv.writer(target, delimiter=between, lineterminator="\n").writerows(reader)
+        writer = csv.writer(target, csv.unix_dialect, delimiter=between)  # quotes every value
+        writer.writerows(reader)
     return target.getvalue().encode()
 
 

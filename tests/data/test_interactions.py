@@ -2,6 +2,8 @@
 
 import logging
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from delrec_hf.data.config import DataConfig
@@ -115,6 +117,47 @@ def test_metadata_goes_along(folder):
     items = read_interactions(DataConfig(path=str(folder))).items
     assert items.column_names == ["item_id", "title", "year"]
     assert items[0] == {"item_id": "00", "title": "Number 0, The", "year": "1991"}
+
+
+def test_metadata_of_kinds_that_datasets_lacks_become_texts(folder):
+    lists = pa.map_(pa.string(), pa.int64())
+    columns = {
+        "item_id": [f"{item:02d}" for item in range(12)],
+        "title": [f"Number {item}" for item in range(12)],
+        "counts": pa.array([[("a", item)] for item in range(11)] + [None], lists),
+        "tags": pa.array([["x"]] * 12, pa.list_(pa.string_view())),
+    }
+    (folder / "items.csv").unlink()
+    pq.write_table(pa.table(columns), folder / "items.parquet")
+    items = read_interactions(DataConfig(path=str(folder))).items
+    assert items["counts"][0] == "[('a', 0)]"
+    assert items["counts"][11] is None
+    assert items["tags"][0] == "['x']"
+
+
+def test_a_missing_time_of_day_is_named_with_its_column(folder):
+    text = (folder / "interactions.csv").read_text().replace("timestamp", "date,time")
+    for step in range(6):
+        text = text.replace(f",{step}\n", f",2001-01-01,12:0{step}\n")
+    (folder / "interactions.csv").write_text(
+        text.replace("u0,02,2001-01-01,12:02", "u0,02,2001-01-01,")
+    )
+    assert "row 3 after the header: time is empty, which is not a time" in refusal(folder)
+    source = read_interactions(DataConfig(path=str(folder), drop_unusable=True))
+    assert source.left_out["unusable_rows"] == 1
+    assert source.reading[-1].startswith("times: 2001-01-01 to 2001-01-01 (ISO dates and times of")
+
+
+def test_a_value_that_ends_a_line_is_shown_in_one(folder):
+    edit(folder / "interactions.csv", "u0,02,2", 'u0,02,"noon\n\x1b[31m"')
+    assert r"timestamp is `noon\n\x1b[31m`" in refusal(folder)
+
+
+def test_a_catalogue_of_broken_lines_is_refused(folder):
+    (folder / "items.csv").write_text("item_id,title\n1\n2\n")
+    message = refusal(folder, drop_unusable=True)
+    assert "lines with another number of values than columns: 2" in message
+    assert "ids are compared as texts; there is none there" in message
 
 
 @pytest.mark.parametrize(

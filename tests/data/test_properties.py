@@ -191,11 +191,12 @@ def rows_in(path: Path, style: Style) -> int | None:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return None
     raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if style.form == "json" or (style.form != "parquet" and raw.lstrip().startswith(b"[")):
+    is_json = style.form in ("json", "jsonl", "python")
+    if is_json and (style.form == "json" or raw.lstrip().startswith(b"[")):
         is_utf8 = raw.decode(errors="replace").encode() == raw
         text = raw.decode("utf-8" if is_utf8 else style.encoding)
         return len(json.loads(text, strict=False)) if text.lstrip().startswith("[") else None
-    if style.form in ("jsonl", "python"):
+    if is_json:
         return sum(bool(line.strip()) for line in raw.split(b"\n"))
     if style.form in ("csv", "tsv") and b'"' in raw:
         return None

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import lzma
+import uuid
 
 import pandas as pd
 import pyarrow as pa
@@ -148,6 +149,36 @@ def test_typed_ids_become_texts_without_a_fraction(tmp_path):
     )
     interactions, _ = read(tmp_path / "log.parquet")
     assert (interactions["user_id"], interactions["item_id"]) == (["3", "4"], ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.binary_view()], ids=str
+)
+def test_ids_of_any_kind_of_text_are_read_and_filtered(tmp_path, kind):
+    users, items = pa.array(["3", "4", None], pa.string()), pa.array(["a", "b", "c"])
+    columns = {"user": users.cast(kind), "item": items.cast(kind), "time": [1, 2, 3]}
+    pq.write_table(pa.table({**columns, "title": items.cast(kind)}), tmp_path / "log.parquet")
+    interactions, found = read(tmp_path / "log.parquet", drop_unusable=True)
+    assert (interactions["user_id"], interactions["item_id"]) == (["3", "4"], ["a", "b"])
+    assert found["title"] == ["a", "b"]
+
+
+def test_ids_that_are_uuids_are_read_as_they_are_written(tmp_path):
+    ids = [uuid.UUID(int=1), uuid.UUID(int=2**128 - 1)]
+    users = pa.ExtensionArray.from_storage(
+        pa.uuid(), pa.array([one.bytes for one in ids], pa.binary(16))
+    )
+    columns = {"user": users, "item": [1, 2], "time": [1, 2], "title": ["a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    assert read(tmp_path / "log.parquet")[0]["user_id"] == [str(one) for one in ids]
+
+
+def test_a_film_called_title_is_no_header(tmp_path):
+    (tmp_path / "ratings.dat").write_text("1::2::5::978300760\n")
+    (tmp_path / "movies.dat").write_text("2::Title::Drama\n3::Id::Drama\n")
+    assert read(tmp_path)[1]["title"] == ["Title", "Id"]
+    (tmp_path / "movies.dat").write_text("id\ttitle\tyear\n2\tHeat\t1995\n")
+    assert read(tmp_path)[1] == {"item_id": ["2"], "title": ["Heat"], "year": ["1995"]}
 
 
 @pytest.mark.parametrize(
