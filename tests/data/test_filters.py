@@ -64,7 +64,7 @@ def test_rows_must_have_a_kept_value_in_every_column(read):
         ({"keep": {"event": ["view"]}, "min_rating": 5}, "data.keep names `view`"),
         ({"min_rating": 9}, "no interaction of .* is left after data.min_rating"),
         ({"min_rating": 1, "rating_column": "title"}, "column `title` holds no number"),
-        ({"min_user_interactions": 9}, "no interaction of .* is left; the log says what"),
+        ({"min_user_interactions": 9}, "no interaction of .* is left; left out: "),
     ],
 )
 def test_a_filter_that_leaves_nothing_is_refused(read, keys, message):
