@@ -1,6 +1,7 @@
 """The `delrec` command: recipes in, runs out."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         tell(f"delrec: error: {error}")
         return 2
+    except BrokenPipeError:  # whoever reads the output (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         tell("delrec: stopped; run the same command again to continue")
         return 130

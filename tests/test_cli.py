@@ -191,6 +191,14 @@ def test_inspect_and_a_dry_run_say_what_prepare_would_make_of_it_and_write_nothi
     assert sorted(tmp_path.rglob("*")) == sorted(before)
 
 
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:
+    command = f"{sys.executable} -m delrec_hf inspect toy | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "would read\n", "")
+
+
 def test_a_folder_that_cannot_be_made_is_named(
     refused: Callable[..., str], recipe: Callable[..., str], tmp_path: Path
 ) -> None:
