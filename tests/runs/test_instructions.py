@@ -78,7 +78,8 @@ def test_the_recommender_asks_as_the_report_did(
         history = [prepared.items[item]["item_id"] for item in items[: example["position"]]]
         found = recommender.recommend(history, row["candidates"])
         assert all(one.teacher is None for one in found)
-        assert asked.pop() == row["prompt"]
+        assert asked[0] == row["prompt"]  # what all prompts begin with is asked for after it, once
+        asked.clear()
 
 
 def test_another_teacher_calibrates_again_only_where_prompts_show_it(
