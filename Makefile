@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Waiting threads sleep: where other work takes a core, spinning ones stop all progress.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help quickstart smollm2 test test-fast test-slow lint types wheel clean
+.PHONY: help quickstart smollm2 test test-fast test-slow test-files lint types wheel clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -39,6 +39,10 @@ test-fast: $(VENV)/.installed  ## Run the fast tests.
 
 test-slow: $(VENV)/.installed  ## Run the tests that take minutes.
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "slow and not gpu"
+
+test-files: $(VENV)/.installed  ## Prepare 10,000 made-up files, good and damaged (half an hour).
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 DELREC_FILES=10000 $(BIN)/python -m pytest -n $(THREADS) \
+		-k properties tests/data
 
 lint: $(VENV)/.installed  ## Check style and format.
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Whatever file is given: the reference's result, or one line that refuses it and nothing written.
 
 There are few files here; `DELREC_FILES=10000 python -m pytest tests/data/test_properties.py` makes
-and reads as many.
+and prepares as many, as `make test-files` does.
 """
 
 import json

@@ -26,7 +26,7 @@ def is_core(rows, least_of_user, least_of_item) -> bool:
     return all(users[user] >= least_of_user and items[item] >= least_of_item for user, item in rows)
 
 
-@files(0.5)
+@files(0.2)
 @given(PAIRS, st.integers(0, 3), st.integers(0, 3))
 def test_the_core_is_the_largest_set_in_which_all_have_enough(pairs, of_user, of_item) -> None:
     users, items = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
@@ -40,7 +40,7 @@ def test_the_core_is_the_largest_set_in_which_all_have_enough(pairs, of_user, of
     assert core(users[marks], items[marks], of_user, of_item).all()
 
 
-@files(0.5)
+@files(0.2)
 @given(
     st.lists(st.tuples(*[st.integers(0, 2)] * 3), max_size=12),
     st.sampled_from(["first", "last"]),
@@ -84,7 +84,7 @@ def drawn(sequences, num_items, num_candidates, seed):
     return dict(zip(zip(names, positions.tolist(), strict=True), candidates.tolist(), strict=True))
 
 
-@files(0.5)
+@files(0.2)
 @given(histories(), st.integers(2, 25), st.integers(0, 2**31))
 def test_candidates_are_the_target_once_and_unmet_items_once_whoever_else_is_there(
     data, num_candidates, seed
@@ -109,7 +109,7 @@ def test_candidates_are_the_target_once_and_unmet_items_once_whoever_else_is_the
         assert again == {key: value for key, value in found.items() if key[0] == name}
 
 
-@files(0.5)
+@files(0.2)
 @given(
     histories(),
     st.sampled_from(["leave-one-out", "time"]),
