@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from delrec_hf.data.config import DataConfig
-from delrec_hf.data.problems import Problems
+from delrec_hf.data.problems import Problems, listed
 from delrec_hf.data.readers import Table
 from delrec_hf.data.separated import looks_like_values
 from delrec_hf.errors import suggest
@@ -58,11 +58,11 @@ def find_column(table: Table, kind: str, given: str | None = None, also: str = "
 def missing_column(table: Table, kind: str, given: str | None = None) -> str:
     """Say that a table lacks a column, which ones it has, and which key to set."""
     names = table.data.column_names
-    found = ", ".join(names)
+    found = listed(names)
     if not given and table.has_header and looks_like_values(names):
         table_name = "items" if kind == "title" else "interactions"
         return (
-            f"{table.label} seems to have no header: its first line is `{found[:200]}`; name its "
+            f"{table.label} seems to have no header: its first line is `{found}`; name its "
             f"columns with data.column_names, as in `{{{table_name}: "
             f"[{_as_many_names(table_name, len(names))}]}}`"
         )
@@ -126,7 +126,7 @@ def find_columns(config: DataConfig, events: Table, catalogue: Table | None) -> 
     if not title:
         problems.add(
             f"no table of items beside {events.label}, and no column of titles in it (found "
-            f"{', '.join(events.data.column_names)}); set data.items to the items' file, or "
+            f"{listed(events.data.column_names)}); set data.items to the items' file, or "
             "data.title_column"
         )
     problems.refuse()
@@ -136,7 +136,9 @@ def find_columns(config: DataConfig, events: Table, catalogue: Table | None) -> 
 def _as_many_names(table: str, count: int) -> str:
     usual = ["item_id", "title"] if table == "items" else ["user_id", "item_id", "rating", "time"]
     names = (usual if count != 3 or table == "items" else ["user_id", "item_id", "time"])[:count]
-    return ", ".join([*names, *(f"column_{place + 1}" for place in range(len(names), count))])
+    return ", ".join(
+        [*names, *(f"column_{place + 1}" for place in range(len(names), min(count, 20)))]
+    )
 
 
 def _key(name: str) -> str:

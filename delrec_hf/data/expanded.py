@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from delrec_hf.data.columns import find_column
 from delrec_hf.data.config import DataConfig
+from delrec_hf.data.problems import listed, shown
 from delrec_hf.data.readers import Table
 from delrec_hf.data.times import read_times
 from delrec_hf.data.values import column_texts
@@ -67,7 +68,7 @@ def _of_impressions(table: Table, user: str, config: DataConfig) -> Table:
     if column is None:
         raise InputError(
             f"{table.label} has no column known as timestamp beside history and impressions; found "
-            f"{', '.join(table.data.column_names)}; name the columns with data.column_names"
+            f"{listed(table.data.column_names)}; name the columns with data.column_names"
         )
     label = f"{table.label} column `{column}`"
     times = read_times(table.column(column), label, config.timestamp_format)
@@ -76,8 +77,8 @@ def _of_impressions(table: Table, user: str, config: DataConfig) -> Table:
         for number, bad in zip(times.numbers.tolist(), times.bad.tolist(), strict=True)
     ]
     users = column_texts(table, user, "ids").to_pylist()
-    history, shown = _words(table, "history"), _words(table, "impressions")
-    clicked = [[one.removesuffix("-1") for one in row if one.endswith("-1")] for row in shown]
+    history, seen = _words(table, "history"), _words(table, "impressions")
+    clicked = [[one.removesuffix("-1") for one in row if one.endswith("-1")] for row in seen]
     met: defaultdict[str | None, set[str]] = defaultdict(set)
     first: dict[str | None, Any] = {}
     for name, new, moment in zip(users, clicked, moments, strict=True):
@@ -127,8 +128,8 @@ def _longest(users: Sequence[str | None], lists: Sequence[list[str]]) -> dict[st
 
 def _is_lost(table: Table, row: int, user: str | None, column: str) -> str:
     return (
-        f"{table.at(row)}: `{column}` of user `{user}` holds items that their longest one does not "
-        "(it was cut, perhaps); give whole lists, or one row per interaction"
+        f"{table.at(row)}: `{column}` of user `{shown(user)}` holds items that their longest one "
+        "does not (it was cut, perhaps); give whole lists, or one row per interaction"
     )
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from delrec_hf.data.problems import listed, shown
 from delrec_hf.data.readers import Table
 from delrec_hf.data.values import column_texts, rating_numbers
 from delrec_hf.errors import InputError, suggest
@@ -23,7 +24,7 @@ def rated_enough(table: Table, column: str | None, least: float) -> tuple[BoolAr
     if column is None:
         raise InputError(
             f"data.min_rating is {least:g}, but {table.label} has no column known as rating; found "
-            f"{', '.join(table.data.column_names)}; set data.rating_column to the right one"
+            f"{listed(table.data.column_names)}; set data.rating_column to the right one"
         )
     ratings = rating_numbers(table, column)
     if ratings is None:
@@ -52,7 +53,7 @@ def with_values(table: Table, kept: dict[str, list[str]]) -> BoolArray:
         if column not in names:
             raise InputError(
                 f"data.keep names `{column}`, but {table.label} has no such column; found "
-                f"{', '.join(names)}{suggest(column, names)}"
+                f"{listed(names)}{suggest(column, names)}"
             )
         cure = "name another column in data.keep"
         texts = pc.utf8_trim_whitespace(column_texts(table, column, "texts", cure))
@@ -139,4 +140,4 @@ def _as_float(value: str) -> str:
 
 def _most_frequent(texts: pa.ChunkedArray) -> str:
     counts = texts.to_pandas().value_counts().head(5)
-    return ", ".join(f"{value} ({count})" for value, count in counts.items()) or "nothing"
+    return ", ".join(f"{shown(value)} ({count})" for value, count in counts.items()) or "nothing"

@@ -22,7 +22,7 @@ from delrec_hf.data.filters import (
     with_values,
 )
 from delrec_hf.data.items import items_of_interactions, read_items
-from delrec_hf.data.problems import Problems
+from delrec_hf.data.problems import Problems, shown
 from delrec_hf.data.readers import Table
 from delrec_hf.data.sources import read_tables
 from delrec_hf.data.times import NO_TIME
@@ -212,11 +212,11 @@ def _report_unknown_items(
         row = pc.index(unknown, True).as_py()
         place = events.at_number(rows["row"][row].as_py())
         item = rows["item_id"][row]
-        there = f"the first there is `{known[0]}`" if len(known) else "there is none there"
+        there = f"the first there is `{shown(known[0])}`" if len(known) else "there is none there"
         problems.add(
             f"interactions with items that {catalogue.label} does not hold: {count} of "
-            f"{len(unknown)}, first {place}: item `{item}` (ids are compared as texts; {there}); "
-            "add the items or leave these interactions out",
+            f"{len(unknown)}, first {place}: item `{shown(item)}` (ids are compared as texts; "
+            f"{there}); add the items or leave these interactions out",
             count,
             can_drop=count < len(unknown),
         )

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from datasets import Features
 
 from delrec_hf.data.filters import BoolArray, IntArray, codes
-from delrec_hf.data.problems import Problems
+from delrec_hf.data.problems import Problems, shown
 from delrec_hf.data.readers import Table
 from delrec_hf.data.titles import clean_title
 from delrec_hf.data.values import bad_value, read_ids, title_texts
@@ -121,8 +121,8 @@ def _report_without_title(
     if items:
         problems.add(
             f"items without a title in column `{column}`: {items}, first "
-            f"{table.at(int(rows[0]))}: item `{ids[int(rows[0])]}` has no title; every item needs "
-            "one",
+            f"{table.at(int(rows[0]))}: item `{shown(ids[int(rows[0])])}` has no title; every item "
+            "needs one",
             items,
             can_drop=True,
         )
@@ -157,8 +157,9 @@ def _report_twins(
         before = int(row_of[numbers[row]])
         problems.add(
             f"rows that give an item another title than before: {int(differs.sum())}, first "
-            f"{catalogue.at(row)} repeats item `{ids[row]}` of row {_number(catalogue, before)} "
-            f"(`{later[place]}`, not `{earlier[place]}`); keep one row per item",
+            f"{catalogue.at(row)} repeats item `{shown(ids[row])}` of row "
+            f"{_number(catalogue, before)} (`{shown(later[place])}`, not "
+            f"`{shown(earlier[place])}`); keep one row per item",
             int(differs.sum()),
             can_drop=True,
         )
@@ -187,11 +188,11 @@ def _report_several_titles(
     if found:
         item, given = found[0]
         row = int(np.flatnonzero(numbers == item)[0])
-        shown = ", ".join(f"`{one[:60]}`" for one in given[:3])
+        examples = ", ".join(f"`{shown(one)}`" for one in given[:3])
         problems.add(
             f"{len(found)} of {len(first)} items have several titles in {events.label} column "
-            f"`{column}`, first item `{ids[row]}`: {shown}; is it a review's headline? set "
-            "data.items to a table with one title per item, or data.title_column"
+            f"`{column}`, first item `{shown(ids[row])}`: {examples}; is it a review's headline? "
+            "set data.items to a table with one title per item, or data.title_column"
         )
 
 

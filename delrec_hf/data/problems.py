@@ -1,8 +1,27 @@
 """All that is wrong with a dataset, found before anything is said."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from delrec_hf.errors import InputError
+
+_SHOWN_CHARACTERS, _SHOWN_NAMES = 80, 20
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: its beginning, where it is long."""
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a message lists them: the first ones, where there are many.
+
+    >>> listed(["user", "item"]), listed([str(number) for number in range(99)])[-19:]
+    ('user, item', '19, ... (99 in all)')
+    """
+    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(map(shown, names[:_SHOWN_NAMES])) + more
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from delrec_hf.data.json_lines import read_json_lines
-from delrec_hf.data.problems import Problem
+from delrec_hf.data.problems import Problem, shown
 from delrec_hf.data.separated import OWN_LAYOUTS, read_separated
 from delrec_hf.errors import InputError
 
@@ -160,7 +160,9 @@ def read_table(path: Path, layout: Layout | None = None) -> Table:
     names = table.data.column_names
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
-        raise InputError(f"{path} has several columns named `{twice[0]}`; rename all but one")
+        raise InputError(
+            f"{path} has several columns named `{shown(twice[0])}`; rename all but one"
+        )
     return table
 
 
@@ -220,14 +222,14 @@ def _utf8(raw: bytes, path: Path, encoding: str | None) -> tuple[bytes, list[str
         raise InputError(_not_utf8(raw, path))
     try:
         text = raw.decode(encoding)
-    except LookupError as error:
-        raise InputError(
-            f"recipe key `data.encoding` is `{encoding}`, which is no encoding; expected one such "
-            "as latin-1, cp1252, utf-16 or shift-jis"
-        ) from error
     except UnicodeError as error:
         raise InputError(
             f"{path} cannot be decoded as {encoding}: {error}; set data.encoding to the right one"
+        ) from error
+    except (LookupError, ValueError) as error:
+        raise InputError(
+            f"recipe key `data.encoding` is `{encoding}`, which is no encoding; expected one such "
+            "as latin-1, cp1252, utf-16 or shift-jis"
         ) from error
     return text.encode("utf-8", "replace"), [] if encoding == "utf-8" else [encoding]
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from delrec_hf.data.problems import shown
 from delrec_hf.errors import InputError
 
 BoolArray = npt.NDArray[np.bool_]
@@ -225,8 +226,8 @@ def _by_place(plain: "pd.Series[str]", sample: "pd.Series[str]", label: str, bes
         is_open = day.bad.sum() == month.bad.sum() < best.bad.sum()
         if is_open and (day.numbers != month.numbers).any():
             raise InputError(
-                f"{label} holds dates such as `{sample.iloc[0]}`, and none tells whether the day "
-                f"or the month comes first; set data.timestamp_format to `{forms[0]}` or "
+                f"{label} holds dates such as `{shown(sample.iloc[0])}`, and none tells whether "
+                f"the day or the month comes first; set data.timestamp_format to `{forms[0]}` or "
                 f"`{forms[1]}`"
             )
         best = min(best, day, month, key=_badness)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delrec_hf.data.columns import find_column
+from delrec_hf.data.problems import shown
 from delrec_hf.data.readers import Table
 from delrec_hf.data.times import Times, clock_seconds, read_times
 from delrec_hf.errors import InputError
@@ -172,10 +173,10 @@ def bad_value(table: Table, column: str, bad: BoolArray, why: str) -> str:
     """Say which row is the first bad one, its value, and how many there are."""
     row = int(bad.argmax())
     value = table.column(column)[row].as_py()
-    shown = "empty" if value is None or str(value).strip() == "" else f"`{str(value)[:80]}`"
+    found = "empty" if value is None or str(value).strip() == "" else f"`{shown(value)}`"
     count = int(bad.sum())
     all_rows = f" ({count} such rows of {len(bad)})" if count > 1 else ""
-    return f"{table.at(row)}: {column} is {shown}, which {why}{all_rows}"
+    return f"{table.at(row)}: {shown(column)} is {found}, which {why}{all_rows}"
 
 
 def _together(days: Times, seconds: npt.NDArray[np.float64], label: str) -> Times:

@@ -74,6 +74,7 @@ class Damage:
             "take out": raw[:begin] + raw[end:],
             "double": raw[:end] + raw[begin:],
             "put in": raw[:begin] + self.piece + raw[begin:],
+            "overwrite": raw[:begin] + self.piece + raw[begin + len(self.piece) :],
             "all": self.piece,
         }[self.kind]
 
@@ -113,7 +114,7 @@ _place = st.integers(0, 997).map(lambda number: number / 998)
 _pieces = st.sampled_from(_PIECES) | st.binary(max_size=20)
 _bytewise = st.builds(
     Damage,
-    st.sampled_from(["turn", "turn", "take out", "double", "put in", "put in", "put in"]),
+    st.sampled_from(["turn", "turn", "take out", "double", "put in", "put in", "overwrite"]),
     _place,
     st.sampled_from([1, 1, 2, 8, 100]),
     _pieces,
@@ -129,9 +130,13 @@ _json = st.builds(
     st.just(1),
     st.sampled_from(_JSON_VALUES).map(lambda text: text.encode()),
 )
-_texts = st.text(_FUZZ, min_size=1, max_size=200).map(lambda text: text.encode())
+_texts = st.text(_FUZZ, min_size=9, max_size=200).map(lambda text: text.encode())
 _whole = st.builds(
-    Damage, st.just("all"), st.just(0.0), st.just(1), st.binary(max_size=200) | _texts | _texts
+    Damage,
+    st.just("all"),
+    st.just(0.0),
+    st.just(1),
+    st.binary(min_size=9, max_size=200) | _texts | _texts,
 )
 
 

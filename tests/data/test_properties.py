@@ -51,6 +51,7 @@ def refusal(config: DataConfig, out: Path) -> str | None:
         assert [path.name for path in out.iterdir()] == ["before.txt"]
         message = str(error)
         assert len(message.splitlines()) == 1
+        assert len(message) < 2500
         with pytest.raises(InputError, match=re.escape(message)):
             inspect(config)
         return message

@@ -139,8 +139,8 @@ def worlds(draw: Any, *, is_clean: bool = False) -> World:
         is_clean: Whether nothing has to be left out as unusable, and little else is.
     """
     ids = draw(st.sampled_from([_ids, _ids, _plain_ids]))
-    users = draw(st.lists(ids, min_size=1, max_size=4, unique_by=str.strip))
-    names = draw(st.lists(ids, min_size=8, max_size=12, unique_by=str.strip))
+    users = draw(st.lists(ids, min_size=1, max_size=4, unique=True))
+    names = draw(st.lists(ids, min_size=8, max_size=12, unique=True))
     titles = [draw(_titles) for _ in names]
     place = st.integers(0, 40)
     steps = [(0, 3)] + [
