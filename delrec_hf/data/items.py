@@ -10,7 +10,7 @@ from datasets import Features
 
 from delrec_hf.data.filters import BoolArray, IntArray, codes
 from delrec_hf.data.problems import Problems, shown
-from delrec_hf.data.readers import Table
+from delrec_hf.data.readers import Table, written_out
 from delrec_hf.data.titles import clean_title
 from delrec_hf.data.values import bad_value, read_ids, title_texts
 
@@ -91,8 +91,7 @@ def _storable(values: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         Features.from_arrow_schema(pa.schema([("column", values.type)]))
     except ValueError:
-        texts = [None if one is None else str(one) for one in values.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.string())])
+        return written_out(values)
     return values
 
 

@@ -42,9 +42,11 @@ def paired_quotes(raw: bytes, between: str, width: int, path: Path) -> tuple[byt
         InputError: If quotes do not pair, and lines taken for themselves are no table either.
     """
     text = raw.decode()
-    fault, has_spaces = _look(text, between, width)
-    if has_spaces and _look(text, between, width, skip_spaces=True)[0] is None:
-        return _without_spaces(text, between), ["spaces before quoted values are left out"]
+    fault, spaced = _look(text, between, width)
+    if spaced:
+        other_fault, quoted = _look(text, between, width, skip_spaces=True)
+        if other_fault is None and quoted < spaced:
+            return _without_spaces(text, between), ["spaces before quoted values are left out"]
     if fault is None:
         return raw, []
     lines, mended = [], 0
@@ -52,7 +54,7 @@ def paired_quotes(raw: bytes, between: str, width: int, path: Path) -> tuple[byt
         tamed = line if '"' not in line else _tamed(line, between, width)
         if tamed is None:
             if between == "\t":
-                tamed = line
+                tamed = between.join(map(_closed, line.split(between)))
             else:
                 raise InputError(f"{path} {fault}; write quotes inside a quoted value twice")
         mended += tamed != line
@@ -63,27 +65,26 @@ def paired_quotes(raw: bytes, between: str, width: int, path: Path) -> tuple[byt
 
 def _look(
     text: str, between: str, width: int, *, skip_spaces: bool = False
-) -> tuple[str | None, bool]:
-    """Find the first quote that does not pair, and say whether spaces stand before quotes.
+) -> tuple[str | None, int]:
+    """Find the first quote that does not pair, and count values of spaces and then a quote.
 
     A quoted value that holds whole rows is not meant to: they would be swallowed without a word.
     """
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=between, strict=True, skipinitialspace=skip_spaces
     )
-    start, has_spaces = 1, False
+    start, spaced = 1, 0
     try:
         with long_fields():
             for row in reader:
                 for value in row:
-                    if value.startswith(" ") and value.lstrip(" ").startswith('"'):
-                        has_spaces = True
+                    spaced += value.startswith(" ") and value.lstrip(" ").startswith('"')
                     if "\n" in value and _holds_rows(value, between, width, len(row)):
-                        return f"line {start}: a quoted value holds whole rows", has_spaces
+                        return f"line {start}: a quoted value holds whole rows", spaced
                 start = reader.line_num + 1
     except csv.Error as error:
-        return f"line {start}: a quote does not pair ({error})", has_spaces
-    return None, has_spaces
+        return f"line {start}: a quote does not pair ({error})", spaced
+    return None, spaced
 
 
 def _holds_rows(value: str, between: str, width: int, own_width: int) -> bool:
@@ -103,8 +104,7 @@ def _without_spaces(text: str, between: str) -> bytes:
     source, target = io.StringIO(text, newline=""), io.StringIO(newline="")
     with long_fields():
         reader = csv.reader(source, delimiter=between, skipinitialspace=True)
-        writer = csv.writer(target, csv.unix_dialect, delimiter=between)  # quotes every value
-        writer.writerows(reader)
+        csv.writer(target, delimiter=between, lineterminator="\n").writerows(reader)
     return target.getvalue().encode()
 
 

@@ -74,8 +74,7 @@ class Table:
         """Return a column; texts of any arrow kind, dictionaries and UUIDs included, as strings."""
         values = self.data[name]
         if isinstance(values.type, pa.UuidType):
-            texts = [None if one is None else str(one) for one in values.to_pylist()]
-            values = pa.chunked_array([pa.array(texts, pa.string())])
+            values = written_out(values)
         elif isinstance(values.type, pa.BaseExtensionType):
             values = values.cast(values.type.storage_type)
         if pa.types.is_dictionary(values.type):
@@ -206,9 +205,23 @@ def _without_views(values: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         values.slice(0, 0).take(pa.array([], pa.int64()))
     except pa.ArrowNotImplementedError:  # lists of views and the like
-        texts = [None if one is None else str(one) for one in values.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.string())])
+        return written_out(values)
     return values
+
+
+def written_out(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of any kind as texts, as Python writes its values.
+
+    Raises:
+        InputError: If Python has not such values: dates after the year 9999.
+    """
+    try:
+        texts = [None if one is None else str(one) for one in values.to_pylist()]
+    except (OverflowError, ValueError) as error:
+        raise InputError(
+            f"a column of {values.type} holds what cannot be written out ({error}); leave it out"
+        ) from error
+    return pa.chunked_array([pa.array(texts, pa.string())])
 
 
 def _utf8(raw: bytes, path: Path, encoding: str | None) -> tuple[bytes, list[str]]:

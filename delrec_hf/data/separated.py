@@ -73,13 +73,13 @@ def read_separated(
     Raises:
         InputError: If quotes do not pair and lines taken for themselves are no table either.
     """
-    raw = _unix_lines(raw).lstrip(b"\r\n")
+    raw = _unix_lines(raw).lstrip(b"\n")
     if form in OWN_LAYOUTS and names is None and not _names_columns(raw):
         return _own_layout(raw, path, form)
     notes: list[str] = []
-    given = re.match(rb"sep=([^\"\x00\r])\n", raw)  # the first line of some spreadsheets' exports
+    given = re.match(rb"sep=([^\"\x00\n])\n", raw)  # the first line of some spreadsheets' exports
     if given:
-        raw, separator = raw[given.end() :].lstrip(b"\r\n"), separator or given[1].decode()
+        raw, separator = raw[given.end() :].lstrip(b"\n"), separator or given[1].decode()
     first = _first_line(raw)
     usual = form if form in _SEPARATORS else "\t"
     between = separator or _separator(first, usual)
@@ -124,15 +124,12 @@ def _names_columns(raw: bytes) -> bool:
 
 
 def _first_line(raw: bytes) -> str:
-    return re.split(rb"[\r\n]", raw, maxsplit=1)[0].decode()
+    return raw.partition(b"\n")[0].decode()
 
 
 def _unix_lines(raw: bytes) -> bytes:
-    """Return a text whose lines end as Unix has it, also those of old Macs."""
-    if b"\r" not in raw:
-        return raw
-    raw = raw.replace(b"\r\n", b"\n")
-    return raw if b"\n" in raw else raw.replace(b"\r", b"\n")
+    """Return a text whose lines end as Unix has it, also those of old Macs, and stray ones."""
+    return raw if b"\r" not in raw else raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _separator(first: str, usual: str) -> str:

@@ -127,9 +127,7 @@ def time_columns(table: Table, column: str, is_given: bool) -> tuple[str, ...]:
     values = table.column(column)
     day = None if is_given else find_column(table, "day")
     day = None if day == column else day
-    shown = next((str(one) for one in values if one.is_valid and str(one).strip()), "")
-    shows_clock = re.search(r"\d:\d\d", shown) is not None
-    if (day is None and not shows_clock) or clock_seconds(values) is None:
+    if (day is None and not _shows_clock(values)) or clock_seconds(values) is None:
         return (column,)
     if day is None:
         raise InputError(
@@ -137,6 +135,14 @@ def time_columns(table: Table, column: str, is_given: bool) -> tuple[str, ...]:
             "data.timestamp_column to a column with both, or name the column of the dates `date`"
         )
     return day, column
+
+
+def _shows_clock(values: pa.ChunkedArray) -> bool:
+    """Say whether the first value there is has hours and minutes."""
+    if not pa.types.is_string(values.type):
+        return bool(pa.types.is_time(values.type))
+    texts = (one.as_py() for one in values if one.is_valid)
+    return re.search(r"\d:\d\d", next((one for one in texts if one.strip()), "")) is not None
 
 
 def read_time_columns(table: Table, names: tuple[str, ...], form: str | None) -> TimeColumns:

@@ -248,7 +248,8 @@ def split(
 
 
 def is_visible(title: str) -> bool:
-    """Say whether anything of a title can be seen."""
+    """Say whether anything of a title can be seen; of HTML, spaces and line breaks are known."""
+    title = title.replace("<br>", " ").replace("&nbsp;", " ")
     return any(unicodedata.category(one)[0] not in "CZ" for one in title)
 
 

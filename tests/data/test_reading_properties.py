@@ -49,6 +49,7 @@ def test_what_pythons_csv_module_writes_is_read_as_it_was(table, line_end, quoti
 
 @files(2)
 @given(st.text('ab,\t"\n\r ', max_size=40), st.sampled_from(["csv", "tsv"]))
+@example('\n\t"\n\t\r\r\r,,,\t\t\r\tb,\t\n "\t,\ra,,', "tsv")
 @example('1,"x,a\n2,y,b\n3,"z,c\n', "csv")
 @example('1, "a",1\n2,"b,2\n3,c,3\n4,d",4\n', "csv")
 @example('1, "a",1\n2,"b,2\n3,c,3\n4,d,4\n', "csv")

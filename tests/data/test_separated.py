@@ -138,11 +138,23 @@ def test_spaces_before_quotes_are_no_part_of_the_value(read):
     assert table.notes == ("spaces before quoted values are left out",)
 
 
-def test_what_was_quoted_stays_whole_where_spaces_before_quotes_are_left_out(read):
+def test_quoted_values_that_begin_with_a_space_and_a_quote_stay_whole(read):
     text = io.StringIO(newline="")
-    values = [["item", "title"], ["1", ' "a'], ["2", "old\rMac"], ["3", "a, b"]]
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(values)
-    assert rows(read(text.getvalue())) == values[1:]
+    values = [["item", "title"], ["1", ' "a'], ["2", " b"], ["3", "a, b"]]
+    csv.writer(text, lineterminator="\n").writerows(values)
+    table = read(text.getvalue())
+    assert rows(table) == values[1:]
+    assert table.notes == ()
+
+
+def test_a_carriage_return_inside_a_quoted_value_is_a_line_break_of_it(read):
+    assert rows(read('item,title\n1,"old\rMac"\n2, "a, b"\n')) == [["1", "old\nMac"], ["2", "a, b"]]
+
+
+def test_a_quote_in_a_broken_line_of_a_tsv_swallows_no_row(read):
+    table = read('item\ttitle\tgenre\n1\t"Heroes\n2\tLow\tx\n3\t"Lodger"\ty\n', "items.tsv")
+    assert rows(table) == [["2", "Low", "x"], ["3", "Lodger", "y"]]
+    assert sum(fault.rows for fault in table.faults) == 1
 
 
 def test_lines_of_another_length_are_counted_and_the_first_is_shown(read):

@@ -94,7 +94,7 @@ _AWKWARD_TITLES = (
         "nul\x00",
     ),
 )
-_INVISIBLE_TITLES = ("", "  ", "\t", "\u200b", "\u200e\u200f", "\u00a0")
+_INVISIBLE_TITLES = ("", "  ", "\t", "\u200b", "\u200e\u200f", "\u00a0", "<br>", "&nbsp;")
 _KINDS = ("buy", "view", "cart")
 
 _MILD = {
