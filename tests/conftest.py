@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from delrec_hf.ranking.scoring import SUM, Scoring
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
+from tests.browser import chromium, watched
 from tests.film_rows import ITEMS, make_rows
 from tests.tiny_backbones import SHAPES, byte_level_tokenizer
 from tests.training.settings import plain_settings
@@ -272,3 +274,21 @@ def make_artefact(
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, or a skipped test; while it runs, nothing else may run an event loop here."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """A function that opens a page; it may neither fail, nor complain, nor ask other machines."""
+    with ExitStack() as pages:
+
+        def open_one(width: int = 1280, height: int = 800, **given: Any) -> Any:
+            return pages.enter_context(watched(browser, width, height, **given))
+
+        yield open_one
