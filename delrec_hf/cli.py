@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from delrec_hf import __version__
@@ -86,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_commands(commands)
 
+    report = _add(commands, "report", "write the page of one or several finished runs", _report)
+    report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a results.json")
+    report.add_argument(
+        "--output",
+        metavar="FILE.html",
+        help="the page (default: report.html in the run's folder, or in the one that all lie in)",
+    )
     add_model_commands(lambda *named: _add(commands, *named))
     return parser
 
@@ -164,6 +172,23 @@ def _inspect(known: argparse.Namespace, flags: Sequence[str]) -> None:
 
     named = ["--output_dir", "nowhere", "--path", known.path]  # nothing is written
     _say(load_recipe(None, [*named, *flags], "data"))
+
+
+def _report(known: argparse.Namespace, _: Sequence[str]) -> None:
+    try:
+        from delrec_hf.reporting.page import write_report
+    except ModuleNotFoundError as missing:
+        if missing.name != "matplotlib":
+            raise
+        raise InputError(
+            "`delrec report` needs matplotlib: `pip install 'delrec-hf[report]'` (in a checkout: "
+            "`pip install -c constraints.txt matplotlib`)"
+        ) from missing
+
+    page = write_report(
+        [Path(one) for one in known.runs], Path(known.output) if known.output else None
+    )
+    print(page)
 
 
 def _say(recipe: Recipe) -> None:

@@ -15,10 +15,15 @@ from delrec_hf.errors import InputError
 
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` beside `path`, then rename it into place."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` beside `path`, then rename it into place."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_bytes(content)
     os.replace(aside, path)
 
 

@@ -15,7 +15,7 @@ FLOORS = (
     {"serving"},
     {"runs"},
     {"batch"},
-    {"hub", "recommender"},
+    {"hub", "recommender", "reporting"},
     {"explain"},
     {"evaluation"},
     {"training"},

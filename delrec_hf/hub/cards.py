@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.metrics import METRICS
-from delrec_hf.evaluation.report import format_markdown, weighed
+from delrec_hf.evaluation.report import PICTURE_FILE, format_markdown, weighed
 from delrec_hf.evaluation.table import escape
 from delrec_hf.files import read_json
 from delrec_hf.modeling.artefact import CONFIG_FILE
@@ -59,7 +59,7 @@ def model_card(folder: Path, repo_id: str | None = None) -> str:
     measured = folder / RESULTS_FILE
     results = read_facts(measured) if measured.is_file() else None
     try:
-        return _render(config, results, repo_id)
+        return _render(config, results, repo_id, (folder / PICTURE_FILE).is_file())
     except (KeyError, jinja2.UndefinedError) as error:
         raise InputError(
             f"the card of {folder} cannot be written: {CONFIG_FILE} or {RESULTS_FILE} lacks {error}"
@@ -67,7 +67,9 @@ def model_card(folder: Path, repo_id: str | None = None) -> str:
         ) from error
 
 
-def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str | None) -> str:
+def _render(
+    config: dict[str, Any], results: dict[str, Any] | None, repo_id: str | None, pictured: bool
+) -> str:
     environment = card_environment()
     environment.filters |= {"md": _markdown_value, "py": json.dumps, "rows": _rows}
     environment.filters |= {"arguments": _arguments, "sh": _shell_word}
@@ -80,6 +82,7 @@ def _render(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str
         loading=_loading(config["base_model"]),
         repo_id=repo_id,
         results=results and format_markdown(results),
+        picture=PICTURE_FILE if pictured and results else None,
     )
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
-from delrec_hf.evaluation.report import format_table
+from delrec_hf.evaluation.report import PICTURE_FILE, format_table
 from delrec_hf.evaluation.results import agreement, summarise
 from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.seeds import USERS_FILE
@@ -97,6 +97,7 @@ def _record(model: Path, results: dict[str, Any], fusion: Fusion | None) -> None
     has_teacher = (model / TEACHER_FOLDER).is_dir()
     weights = fusion.to_dict() if fusion is not None and has_teacher else None
     replace(ArtefactConfig.load(model), fusion=weights).save(model)
+    (model / PICTURE_FILE).unlink(missing_ok=True)  # of what was measured before
     write_json(model / "results.json", results)
     write_text(model / "README.md", model_card(model))
 

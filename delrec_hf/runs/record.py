@@ -1,5 +1,7 @@
 """What a run folder knows about itself: which stages are done, with which inputs and settings."""
 
+import os
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -86,7 +88,8 @@ class RunRecord:
         self._write(self.stages | {stage: other.stages[stage]})
 
     def _write(self, stages: Mapping[str, Any]) -> None:
-        write_json(self.folder / "run.json", {"stages": stages, "versions": library_versions()})
+        facts = {"versions": library_versions(), "machine": machine()}
+        write_json(self.folder / "run.json", {"stages": stages, **facts})
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -97,6 +100,22 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in sorted({*before.get(section, {}), *now[section]})
         if before.get(section, {}).get(key) != now[section].get(key)
     ]
+
+
+def machine() -> dict[str, Any]:
+    """Return what computed: the accelerator or the processor, how many processes, on what."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator()
+    on_cuda = accelerator is not None and accelerator.type == "cuda"
+    kind = torch.cuda.get_device_name() if on_cuda else str(accelerator or "cpu")
+    return {
+        "device": kind,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The report of finished runs: one page and its pictures."""

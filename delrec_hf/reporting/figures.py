@@ -1,0 +1,236 @@
+"""The figures of results: what was measured, what differs, who gains."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from delrec_hf.reporting.drawing import (
+    DASHES,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Picture,
+    add_legend,
+    new_figure,
+    picture,
+    styled,
+)
+from delrec_hf.reporting.reading import FinishedRun, interval, number
+from delrec_hf.reporting.wording import decimal, heading, printable
+
+KINDS = ("baseline", "teacher", "language model", "fused with the teacher")
+_ROW = 0.29
+_LONGEST = 24
+
+
+@styled
+def measured(runs: Sequence[FinishedRun], metric: str, name: str) -> Picture:
+    """Draw a metric of all systems, a dot and the interval over users for each run."""
+    systems = list(dict.fromkeys(one for run in runs for one in run.systems))
+    rows = len(systems) * max(1.0, 0.55 * len(runs))
+    figure, axes = new_figure(_ROW * rows + 1.0)
+    named: set[str] = set()
+    for place, run in enumerate(runs):
+        shift = (place - (len(runs) - 1) / 2) * 0.6 / len(runs)
+        for row, system in enumerate(systems):
+            value = number(run.systems.get(system, {}).get(metric))
+            if value is None:
+                continue
+            look = KINDS.index(kind(system)) if len(runs) == 1 else place
+            label = kind(system) if len(runs) == 1 else printable(run.name, _LONGEST)
+            bounds = interval(run.systems[system], metric)
+            _dot(axes, value, row + shift, bounds, look, "" if label in named else label)
+            named.add(label)
+            if len(runs) == 1:
+                _beside(axes, row, decimal(value))
+    _rows(axes, [printable(one, _LONGEST) for one in systems])
+    limit = number(runs[0].protocol.get("best_hr_at_1")) if metric == "expected_hr@1" else None
+    if limit is not None:
+        axes.axvline(limit, color=INK, linestyle=":", linewidth=1.2, label="limit")
+    axes.set_xlabel(f"{heading(metric)}{' (lower is better)' if metric == 'log_loss' else ''}")
+    add_legend(figure, axes)
+    said = [
+        f"{printable(run.name, 40)}: "
+        + ", ".join(f"{one} {decimal(found.get(metric))}" for one, found in run.systems.items())
+        for run in runs
+    ]
+    caption = "Dots are means over test users, lines their 95 % intervals."
+    return picture(figure, name, heading(metric), caption, "; ".join(said))
+
+
+@styled
+def differences(run: FinishedRun, metric: str, name: str) -> Picture | None:
+    """Draw the paired differences of a metric; filled where the interval leaves 0 out."""
+    found = [one for one in run.results.get("comparisons", []) if one["metric"] == metric]
+    found = [one for one in found if number(one.get("difference")) is not None]
+    if not found:
+        return None
+    labels: list[str] = []
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for one in found:
+        first = f"{_short(one['a'])} minus"
+        if first not in labels:
+            labels.append(first)
+        rows.append((len(labels), one))
+        labels.append(_short(one["b"]))
+    figure, axes = new_figure(_ROW * len(labels) + 0.8)
+    for row, one in rows:
+        bounds = interval(one)
+        apart = bounds is not None and (bounds[0] > 0 or bounds[1] < 0)
+        _dot(axes, one["difference"], row, bounds, 0, "", filled=apart)
+        _beside(axes, row, decimal(one["difference"], sign=True))
+    axes.axvline(0, color=INK, linewidth=1)
+    _rows(axes, labels)
+    axes.set_xlabel(f"difference in {heading(metric)}")
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text().endswith(" minus") else "normal")
+    said = "; ".join(
+        f"{one['a']} minus {one['b']}: {decimal(one['difference'], True)}" for one in found
+    )
+    caption = "Filled: the 95 % interval leaves 0 out. To the right, the first of the pair ranks "
+    caption += "better." if metric != "log_loss" else "worse: lower log-loss is better."
+    return picture(figure, name, f"Paired differences in {heading(metric)}", caption, said)
+
+
+@styled
+def ablations(run: FinishedRun, metric: str, name: str) -> Picture | None:
+    """Draw what DELRec loses without one of its parts, as bars from DELRec's own value."""
+    found = [one for one in ablated(run) if one["metric"] == metric]
+    if not found:
+        return None
+    figure, axes = new_figure(_ROW * 1.2 * len(found) + 0.8)
+    for row, one in enumerate(found):
+        axes.barh(row, -one["difference"], height=0.55, color=SERIES[0])
+        bounds = interval(one)
+        if bounds is not None:
+            axes.plot([-bounds[1], -bounds[0]], [row, row], color=INK, linewidth=1.3)
+        _beside(axes, row, decimal(-one["difference"], sign=True))
+    axes.axvline(0, color=INK, linewidth=1)
+    _rows(axes, [_short(one["b"]) for one in found])
+    axes.set_xlabel(f"{heading(metric)}, difference to delrec")
+    said = ", ".join(f"{one['b']} {decimal(-one['difference'], True)}" for one in found)
+    caption = "Bars to the left: worse than DELRec as a whole"
+    caption += " (log-loss: better)" if metric == "log_loss" else ""
+    caption += "; thin lines: 95 % intervals over users."
+    return picture(figure, name, f"{heading(metric)} of DELRec without its parts", caption, said)
+
+
+@styled
+def by_group(run: FinishedRun, metric: str, name: str) -> Picture | None:
+    """Draw a metric over how often targets were met in training."""
+    groups = run.results.get("slices", [])
+    systems = [one for one in followed(run) if any(metric in _group(g, one) for g in groups)]
+    if len(groups) < 2 or not systems:
+        return None
+    figure, axes = new_figure(3.0)
+    for look, system in enumerate(systems):
+        values = [number(_group(group, system).get(metric)) for group in groups]
+        points = [(place, one) for place, one in enumerate(values) if one is not None]
+        line(axes, points, look, _short(system))
+    axes.set_xticks(
+        range(len(groups)), [f"{printable(g.get('seen'), 9)}\n({g.get('users')})" for g in groups]
+    )
+    axes.set_xlim(-0.4, len(groups) - 0.6)
+    axes.set_xlabel("training interactions with the target (test users)")
+    axes.set_ylabel(heading(metric))
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    add_legend(figure, axes)
+    caption = "Groups of few users vary most; the table has all systems."
+    title = f"{heading(metric)} of rare and frequent targets"
+    return picture(figure, name, title, caption, "The numbers stand in the table.")
+
+
+def ablated(run: FinishedRun) -> list[dict[str, Any]]:
+    """Return the comparisons of DELRec with itself less a part."""
+    parts = ("prompt-only", "lora-only", "hard-prompt", "zero-shot")
+    return [
+        one
+        for one in run.results.get("comparisons", [])
+        if one["a"] == "delrec"
+        and (one["b"] in parts or str(one["b"]).startswith("delrec/"))
+        and number(one.get("difference")) is not None
+    ]
+
+
+def kind(system: str) -> str:
+    """Say what kind of system a name stands for.
+
+    >>> kind("markov"), kind("delrec/no-ta"), kind("co-occurrence+teacher")
+    ('baseline', 'language model', 'fused with the teacher')
+    """
+    if "+" in system:
+        return KINDS[3]
+    if system in ("random", "popularity", "markov", "co-occurrence"):
+        return KINDS[0]
+    return KINDS[1] if system.split("/")[0] == "teacher" else KINDS[2]
+
+
+def line(axes: Axes, points: Sequence[tuple[float, float]], look: int, label: str) -> None:
+    """Draw a series with its own colour, line and marker."""
+    look %= len(SERIES)
+    axes.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        color=SERIES[look],
+        linestyle=DASHES[look],
+        marker=MARKERS[look],
+        markersize=5,
+        linewidth=1.6,
+        label=label,
+    )
+
+
+def followed(run: FinishedRun) -> list[str]:
+    """Return the systems that a figure with little room is about."""
+    wanted = ("zero-shot", "lora-only", "delrec", "co-occurrence+teacher", "delrec+teacher")
+    return [one for one in run.systems if one in wanted or kind(one) == "teacher"]
+
+
+def _group(group: dict[str, Any], system: str) -> dict[str, Any]:
+    found = group.get("systems", {}).get(system, {})
+    return found if isinstance(found, dict) else {}
+
+
+def _dot(
+    axes: Axes,
+    value: float,
+    row: float,
+    bounds: tuple[float, float] | None,
+    look: int,
+    label: str,
+    filled: bool = True,
+) -> None:
+    look %= len(SERIES)
+    colour = SERIES[look]
+    if bounds is not None:
+        axes.plot(bounds, [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+    axes.plot(
+        [value],
+        [row],
+        linestyle="none",
+        marker=MARKERS[look],
+        markersize=6,
+        color=colour,
+        markerfacecolor=colour if filled else "none",
+        markeredgewidth=1.4,
+        label=label or None,
+    )
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+
+
+def _beside(axes: Axes, row: float, text: str) -> None:
+    """Write a number to the right of a row."""
+    place = axes.get_yaxis_transform()
+    axes.text(1.02, row, text, transform=place, va="center", color=MUTED)
+
+
+def _short(name: Any) -> str:
+    return printable(name, _LONGEST)
