@@ -19,7 +19,7 @@ from delrec_hf.reporting.drawing import (
     picture,
     styled,
 )
-from delrec_hf.reporting.figures import followed
+from delrec_hf.reporting.figures import followed, shared_systems
 from delrec_hf.reporting.reading import FinishedRun, interval, number
 from delrec_hf.reporting.sweep import Sweep
 from delrec_hf.reporting.wording import decimal, heading, printable
@@ -30,11 +30,16 @@ _TASKS = ("TA", "RPS")
 _TRAININGS = {
     "model": "delrec",
     "lora-only": "lora-only",
-    "random-prompt": "random-prompt",
-    "no-ta": "no-ta",
-    "no-rps": "no-rps",
+    "random-prompt": "delrec/random-prompt",
+    "no-ta": "delrec/no-ta",
+    "no-rps": "delrec/no-rps",
 }
 """Logs of stage 2, and what the systems that were trained there are called."""
+
+_BOTH = (("", ", training", False), ("eval_", ", validation", True))
+"""How keys begin, what is added to labels, and whether validation said it."""
+
+_BANDS = 2  # more of them hide each other
 
 
 @dataclass(frozen=True)
@@ -58,55 +63,44 @@ class Logged:
 
 def training(run: FinishedRun, prefix: str) -> list[Picture]:
     """Draw both stages' losses, what validation said, and the weights of stage 1's tasks."""
-    first = run.logs.get("distil", [])
-    tasks = [(task, task.lower(), look) for look, task in enumerate(_TASKS)]
-    both = (("", ", training", False), ("eval_", ", validation", True))
-    said = [
-        Logged("RPS: agreement with the teacher", "eval_rps_agreement", first, 1, True),
-        Logged("TA: NDCG@10", "eval_ta_ndcg@10", first, 0, True),
-    ]
-    second = [(name, run.logs.get(log, []), look) for look, (log, name) in enumerate(_list())]
-    figures = [
-        (
-            "stage-1-loss",
-            "Stage 1: losses of both tasks",
-            "loss",
-            [
-                Logged(f"{task}{words}", f"{start}{key}_loss", first, look, of_validation)
-                for task, key, look in tasks
-                for start, words, of_validation in both
-            ],
-        ),
-        (
-            "stage-1-weights",
-            "Stage 1: weights of both tasks",
-            "weight",
-            [Logged(task, f"{key}_weight", first, look) for task, key, look in tasks],
-        ),
-        ("stage-1-validation", "Stage 1: validation", "share, NDCG", said),
-        (
-            "stage-2-loss",
-            "Stage 2: losses",
-            "loss",
-            [
-                Logged(f"{name}{words}", f"{start}loss", histories, look, of_validation)
-                for name, histories, look in second[:2]
-                for start, words, of_validation in both
-            ],
-        ),
-        (
-            "stage-2-validation",
-            "Stage 2: validation",
-            "NDCG@10",
-            [Logged(name, "eval_ndcg@10", found, look, True) for name, found, look in second],
-        ),
-    ]
-    drawn = [_over_steps(f"{prefix}{name}", *rest) for name, *rest in figures]  # type: ignore[arg-type]
+    drawn = [*_stage_1(run, f"{prefix}stage-1-"), *_stage_2(run, f"{prefix}stage-2-")]
     return [one for one in drawn if one is not None]
 
 
-def _list() -> Sequence[tuple[str, str]]:
-    return tuple(_TRAININGS.items())
+def _stage_1(run: FinishedRun, prefix: str) -> list[Picture | None]:
+    logged = run.logs.get("distil", [])
+    tasks = [(task, task.lower(), look) for look, task in enumerate(_TASKS)]
+    losses = [
+        Logged(f"{task}{words}", f"{start}{key}_loss", logged, look, validated)
+        for task, key, look in tasks
+        for start, words, validated in _BOTH
+    ]
+    weights = [Logged(task, f"{key}_weight", logged, look) for task, key, look in tasks]
+    said = [
+        Logged("RPS: agreement with the teacher", "eval_rps_agreement", logged, 1, True),
+        Logged("TA: NDCG@10", "eval_ta_ndcg@10", logged, 0, True),
+    ]
+    return [
+        _over_steps(f"{prefix}loss", "Stage 1: losses of both tasks", "loss", losses),
+        _over_steps(f"{prefix}weights", "Stage 1: weights of both tasks", "weight", weights),
+        _over_steps(f"{prefix}validation", "Stage 1: validation", "share, NDCG", said),
+    ]
+
+
+def _stage_2(run: FinishedRun, prefix: str) -> list[Picture | None]:
+    logged = [
+        (name, run.logs.get(log, []), look) for look, (log, name) in enumerate(_TRAININGS.items())
+    ]
+    losses = [
+        Logged(f"{name}{words}", f"{start}loss", histories, look, validated)
+        for name, histories, look in logged[:2]
+        for start, words, validated in _BOTH
+    ]
+    said = [Logged(name, "eval_ndcg@10", histories, look, True) for name, histories, look in logged]
+    return [
+        _over_steps(f"{prefix}loss", "Stage 2: losses", "loss", losses),
+        _over_steps(f"{prefix}validation", "Stage 2: validation", "NDCG@10", said),
+    ]
 
 
 @styled
@@ -116,15 +110,18 @@ def _over_steps(name: str, title: str, unit: str, series: Sequence[Logged]) -> P
     if not drawn:
         return None
     figure, axes = new_figure(2.8)
+    several = max(len(one.histories) for one, _ in drawn) > 1
+    banded = several and len({one.look for one, _ in drawn}) <= _BANDS
     for one, points in drawn:
-        _draw(axes, one, points)
+        _draw(axes, one, points, banded)
     axes.set_xlabel("step")
     axes.set_ylabel(unit)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     add_legend(figure, axes)
     seeds = max(len(one.histories) for one, _ in drawn)
-    caption = f"Mean of {seeds} seeds; pale: lowest to highest." if seeds > 1 else "One seed."
+    caption = f"Mean of {seeds} seeds" if several else "One seed"
+    caption += "; pale: lowest to highest." if banded else "."
     said = "; ".join(
         f"{one.label}: {decimal(fmean(points[min(points)]))} at step {min(points)}, "
         f"{decimal(fmean(points[max(points)]))} at step {max(points)}"
@@ -146,9 +143,9 @@ def _points(series: Logged) -> dict[int, list[float]]:
     return dict(sorted(found.items()))
 
 
-def _draw(axes: Axes, one: Logged, points: Mapping[int, Sequence[float]]) -> None:
+def _draw(axes: Axes, one: Logged, points: Mapping[int, Sequence[float]], banded: bool) -> None:
     steps, colour = list(points), SERIES[one.look]
-    if len(one.histories) > 1:
+    if banded:
         low, high = ([edge(points[step]) for step in steps] for edge in (min, max))
         axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(
@@ -171,7 +168,8 @@ def over_setting(
     order = sorted(range(len(runs)), key=lambda place: sweep.values[place])
     places = [sweep.values[one] for one in order]
     log = places[0] > 0 and places[-1] / places[0] >= 8
-    systems = list(dict.fromkeys(one for run in runs for one in followed(run)))
+    shared = shared_systems(runs)
+    systems = [one for one in followed(runs[0]) if one in shared]
     figure, axes = new_figure(3.1)
     said = []
     for look, system in enumerate(systems[: len(SERIES)]):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from delrec_hf.reporting.drawing import (
     DASHES,
@@ -29,7 +30,7 @@ _LONGEST = 24
 @styled
 def measured(runs: Sequence[FinishedRun], metric: str, name: str) -> Picture:
     """Draw a metric of all systems, a dot and the interval over users for each run."""
-    systems = list(dict.fromkeys(one for run in runs for one in run.systems))
+    systems = shared_systems(runs)
     rows = len(systems) * max(1.0, 0.55 * len(runs))
     figure, axes = new_figure(_ROW * rows + 1.0)
     named: set[str] = set()
@@ -143,6 +144,12 @@ def by_group(run: FinishedRun, metric: str, name: str) -> Picture | None:
     return picture(figure, name, title, caption, "The numbers stand in the table.")
 
 
+def shared_systems(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return the systems that all runs measured, or, where there is none, those of any."""
+    names = list(dict.fromkeys(name for run in runs for name in run.systems))
+    return [name for name in names if all(name in run.systems for run in runs)] or names
+
+
 def ablated(run: FinishedRun) -> list[dict[str, Any]]:
     """Return the comparisons of DELRec with itself less a part."""
     parts = ("prompt-only", "lora-only", "hard-prompt", "zero-shot")
@@ -223,6 +230,7 @@ def _dot(
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color=GRID, linewidth=0.8)
 
 

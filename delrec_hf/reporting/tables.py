@@ -174,12 +174,15 @@ def differing_settings(differ: dict[str, list[Any]], runs: Sequence[FinishedRun]
     return Rows(
         "Settings that differ.",
         ["setting", *(printable(run.name, 40) for run in runs)],
-        [
-            (name, [Cell("not set" if v is None else printable(v, 60)) for v in values])
-            for name, values in differ.items()
-        ],
+        [(name, [Cell(_setting(value)) for value in values]) for name, values in differ.items()],
         words=True,
     )
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(str(one) for one in value)
+    return "not set" if value is None else printable(value, 120)
 
 
 def times(run: FinishedRun) -> Rows | None:
