@@ -13,9 +13,6 @@ SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", "log_loss")
 WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
 
-PICTURE_FILE = "results.png"
-"""The results as a picture, in a model's folder: `delrec report` draws it, the card shows it."""
-
 _LONGEST_NAME = 22
 _UNKNOWN = "-"
 

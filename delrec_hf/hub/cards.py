@@ -15,11 +15,12 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.metrics import METRICS
-from delrec_hf.evaluation.report import PICTURE_FILE, format_markdown, weighed
+from delrec_hf.evaluation.report import format_markdown, weighed
 from delrec_hf.evaluation.table import escape
 from delrec_hf.files import read_json
 from delrec_hf.modeling.artefact import CONFIG_FILE
 from delrec_hf.modeling.gguf_source import hub_id
+from delrec_hf.reporting.reading import PICTURE_FILE
 from delrec_hf.resources import card_environment
 
 RESULTS_FILE = "results.json"

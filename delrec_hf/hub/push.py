@@ -14,11 +14,11 @@ from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.report import PICTURE_FILE
 from delrec_hf.files import write_text
 from delrec_hf.hub.cards import RESULTS_FILE, model_card, read_facts
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.artefact import CONFIG_FILE, TEACHER_FILES, TEACHER_FOLDER
+from delrec_hf.reporting.reading import PICTURE_FILE
 
 if TYPE_CHECKING:  # torch is not needed to send a folder
     from delrec_hf.modeling.stacked import DelRecModel

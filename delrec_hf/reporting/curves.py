@@ -22,7 +22,7 @@ from delrec_hf.reporting.drawing import (
 from delrec_hf.reporting.figures import followed, shared_systems
 from delrec_hf.reporting.reading import FinishedRun, interval, number
 from delrec_hf.reporting.sweep import Sweep
-from delrec_hf.reporting.wording import decimal, heading, printable
+from delrec_hf.reporting.wording import decimal, heading, over, printable
 
 History = Sequence[Mapping[str, Any]]
 
@@ -200,7 +200,7 @@ def over_setting(
     axes.set_ylabel(heading(metric))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     add_legend(figure, axes)
-    caption = f"Lines up and down: 95 % intervals over users.{' Logarithmic.' if log else ''}"
+    caption = f"Lines up and down: 95 % intervals over {over(runs[0])}."
     return picture(figure, name, f"{heading(metric)} by {sweep.words}", caption, "; ".join(said))
 
 

@@ -20,7 +20,7 @@ from delrec_hf.reporting.drawing import (
     styled,
 )
 from delrec_hf.reporting.reading import FinishedRun, interval, number
-from delrec_hf.reporting.wording import decimal, heading, printable
+from delrec_hf.reporting.wording import adjusted, decimal, heading, over, printable, verdict
 
 KINDS = ("baseline", "teacher", "language model", "fused with the teacher")
 _ROW = 0.29
@@ -58,7 +58,8 @@ def measured(runs: Sequence[FinishedRun], metric: str, name: str) -> Picture:
         + ", ".join(f"{one} {decimal(found.get(metric))}" for one, found in run.systems.items())
         for run in runs
     ]
-    caption = "Dots are means over test users, lines their 95 % intervals."
+    spans = f"their 95 % intervals over {over(runs[0])}"
+    caption = f"Dots are means over test users, lines {spans}."
     return picture(figure, name, heading(metric), caption, "; ".join(said))
 
 
@@ -79,9 +80,8 @@ def differences(run: FinishedRun, metric: str, name: str) -> Picture | None:
         labels.append(_short(one["b"]))
     figure, axes = new_figure(_ROW * len(labels) + 0.8)
     for row, one in rows:
-        bounds = interval(one)
-        apart = bounds is not None and (bounds[0] > 0 or bounds[1] < 0)
-        _dot(axes, one["difference"], row, bounds, 0, "", filled=apart)
+        apart = verdict(one) in ("above", "below")
+        _dot(axes, one["difference"], row, interval(one), 0, "", filled=apart)
         _beside(axes, row, decimal(one["difference"], sign=True))
     axes.axvline(0, color=INK, linewidth=1)
     _rows(axes, labels)
@@ -91,7 +91,9 @@ def differences(run: FinishedRun, metric: str, name: str) -> Picture | None:
     said = "; ".join(
         f"{one['a']} minus {one['b']}: {decimal(one['difference'], True)}" for one in found
     )
-    caption = "Filled: the 95 % interval leaves 0 out. To the right, the first of the pair ranks "
+    corrected = all(adjusted(one) is not None for one in found)
+    caption = "Holm p below 0.05" if corrected else "the 95 % interval leaves 0 out"
+    caption = f"Filled: {caption}. To the right, the first of the pair ranks "
     caption += "better." if metric != "log_loss" else "worse: lower log-loss is better."
     return picture(figure, name, f"Paired differences in {heading(metric)}", caption, said)
 
@@ -115,7 +117,7 @@ def ablations(run: FinishedRun, metric: str, name: str) -> Picture | None:
     said = ", ".join(f"{one['b']} {decimal(-one['difference'], True)}" for one in found)
     caption = "Bars to the left: worse than DELRec as a whole"
     caption += " (log-loss: better)" if metric == "log_loss" else ""
-    caption += "; thin lines: 95 % intervals over users."
+    caption += "; thin lines: 95 % intervals."
     return picture(figure, name, f"{heading(metric)} of DELRec without its parts", caption, said)
 
 

@@ -11,10 +11,9 @@ from markupsafe import Markup, escape
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.report import PICTURE_FILE
 from delrec_hf.files import replace_folder, write_bytes, write_text
 from delrec_hf.logging import get_logger
-from delrec_hf.reporting.reading import FinishedRun, read_runs
+from delrec_hf.reporting.reading import PICTURE_FILE, FinishedRun, read_runs
 from delrec_hf.reporting.sections import Section, of_runs
 from delrec_hf.reporting.wording import printable
 
@@ -67,7 +66,7 @@ def render(runs: Sequence[FinishedRun], sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["marked"] = _marked
+    environment.filters |= {"marked": _marked, "breakable": _breakable}
     names = ", ".join(printable(run.name, 60) for run in runs)
     return environment.get_template("page.html.jinja").render(
         title=f"DELRec report: {names}",
@@ -87,6 +86,11 @@ def _marked(text: str) -> Markup:
     Markup('run <code>a&lt;b</code>')
     """
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name as HTML that a narrow column may break after its signs."""
+    return Markup(re.sub(r"([/+._])(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def _default(paths: Sequence[Path]) -> Path:

@@ -92,7 +92,8 @@ def missing(run: FinishedRun) -> list[str]:
         "training curves (no `logs` beside these results)": bool(run.logs),
         "faults of the data (`delrec audit`)": run.findings is not None,
         "settings and versions (no `run.json` beside these results)": bool(run.record),
-        "the machine (written since delrec_hf 0.1)": "machine" in run.record or not run.record,
+        "the machine (earlier versions did not record it)": "machine" in run.record
+        or not run.record,
     }
     return [what for what, there in known.items() if not there]
 

@@ -11,6 +11,9 @@ from delrec_hf.errors import InputError
 from delrec_hf.files import read_json
 
 RESULTS_FILE = "results.json"
+PICTURE_FILE = "results.png"
+"""The results as a picture, in a model's folder: `delrec report` draws it, the card shows it."""
+
 Logs = dict[str, list[list[dict[str, Any]]]]
 
 

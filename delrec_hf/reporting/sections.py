@@ -126,8 +126,7 @@ def _measured(run: FinishedRun, prefix: str) -> list[Section]:
             "results",
             "Results",
             pictures=[figures.measured([run], one, f"{prefix}results-{n}") for n, one in metrics],
-            tables=[tables.systems(run)],
-            points=wording.fusions(run),
+            tables=[tables.systems(run), tables.weights(run)],
         ),
         Section(
             "comparisons",

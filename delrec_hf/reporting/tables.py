@@ -12,6 +12,8 @@ from delrec_hf.reporting.wording import (
     decimal,
     duration,
     heading,
+    over,
+    p_value,
     printable,
     span,
 )
@@ -56,11 +58,35 @@ def systems(run: FinishedRun) -> Rows:
     """Return every system's metrics with their intervals, the best of each in bold."""
     candidates = run.protocol.get("num_candidates")
     return _measured(
-        "All systems. Brackets: 95 % interval over users. Bold: best of a column.",
+        f"All systems. Brackets: 95 % interval over {over(run)}. Bold: best of a column.",
         run.systems,
         [one for one in _METRICS if _tells(one, candidates)],
         seconds=True,
     )
+
+
+def weights(run: FinishedRun) -> Rows | None:
+    """Return what fused systems weigh their parts with."""
+    found = {name: one.get("weights") for name, one in run.systems.items()}
+    fused = {name: parts for name, parts in found.items() if isinstance(parts, dict)}
+    rows = [
+        (printable(name), [_weight(part, held) for part, held in parts.items()])
+        for name, parts in fused.items()
+        if len(parts) == 2
+    ]
+    words = "What fused systems weigh their parts' scores with, fitted on validation users."
+    return Rows(words, ["system", "first part", "second part"], rows) if rows else None
+
+
+def _weight(part: str, held: Any) -> Cell:
+    """Show a weight to three digits: scores come in any unit."""
+    value = number(held.get("weight")) if isinstance(held, dict) else None
+    if value is None:
+        return Cell(UNKNOWN)
+    scale, bounds = held.get("scale"), interval(held)
+    unit = "log " if isinstance(scale, dict) and scale.get("kind") == "log" else ""
+    note = "" if bounds is None else f"[{bounds[0]:.3g}, {bounds[1]:.3g}]"
+    return Cell(f"{value:.3g} of {unit}{printable(part, 40)}", note)
 
 
 def elsewhere(run: FinishedRun) -> list[Rows]:
@@ -108,7 +134,7 @@ def comparisons(run: FinishedRun) -> Rows | None:
 def _difference(one: dict[str, Any]) -> Cell:
     p = adjusted(one)
     p = number(one.get("p")) if p is None else p
-    said = f"{span(interval(one), sign=True)} {'' if p is None else f'p {decimal(p)}'}"
+    said = f"{span(interval(one), sign=True)} {'' if p is None else p_value(p)}"
     return Cell(decimal(one.get("difference"), sign=True), said.strip())
 
 
@@ -161,7 +187,7 @@ def beside(runs: Sequence[FinishedRun], metric: str) -> Rows:
         for name in names
     ]
     return Rows(
-        f"{heading(metric)} of each run. Brackets: 95 % interval over users. Bold: best of a run.",
+        f"{heading(metric)} of each run. Brackets: 95 % interval. Bold: best of a run.",
         ["system", *(printable(run.name, 40) for run in runs)],
         _with_best(rows, [metric] * len(runs)),
     )

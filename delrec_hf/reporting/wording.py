@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from delrec_hf.evaluation.metrics import EXPECTED_HR
-from delrec_hf.evaluation.report import weighed
 from delrec_hf.evaluation.table import one_line
 from delrec_hf.reporting.reading import FinishedRun, interval, number
 
@@ -13,6 +12,7 @@ MODELS = ("delrec", "delrec+teacher")
 """What a report makes claims about."""
 
 _WEAK = ("random", "popularity", "markov", "zero-shot", "prompt-only")
+_LEAST_USERS = 30  # fewer say nothing of others
 _LIMIT = 0.05  # of p, where it is corrected for the number of comparisons
 _SPLITS = {
     "leave-one-out": (
@@ -80,9 +80,10 @@ def printable(text: Any, longest: int = 200) -> str:
 def main_metrics(runs: Sequence[FinishedRun]) -> list[str]:
     """Return the metrics that claims and pictures are about, the first one above all.
 
-    Where the rule of a made-up world is known, the expected HR@1 is the sharpest of all.
+    Checkpoints are chosen by NDCG@10. Where the rule of a made-up world is known, the expected HR@1
+    is the sharpest ruler.
     """
-    order = (EXPECTED_HR, "ndcg@10", "hr@1", "mrr", "hr@10", "log_loss")
+    order = ("ndcg@10", EXPECTED_HR, "hr@1", "mrr", "hr@10", "log_loss")
     shared = [
         metric
         for metric in order
@@ -115,8 +116,25 @@ def claims(run: FinishedRun) -> list[str]:
     return given or [*_derived(run), *_cautions(run)]
 
 
+def over(run: FinishedRun) -> str:
+    """Say what the intervals are over: users, or seeds and users."""
+    return printable(run.protocol.get("intervals", "users"), 40)
+
+
+def p_value(p: float) -> str:
+    """Return a p-value to three digits, or that it is smaller.
+
+    >>> p_value(0.0123), p_value(1e-9)
+    ('p 0.012', 'p <0.001')
+    """
+    return "p <0.001" if p < 0.0005 else f"p {decimal(p)}"
+
+
 def _derived(run: FinishedRun) -> list[str]:
     metric = next(iter(main_metrics([run])), None)
+    users = number(run.protocol.get("users"))
+    if users is not None and users < _LEAST_USERS:
+        return [f"{users} test users are too few to claim anything about systems."]
     said = []
     for model in MODELS:
         about = [
@@ -127,7 +145,7 @@ def _derived(run: FinishedRun) -> list[str]:
         parts = []
         for kind, words in (
             ("above", "above"),
-            ("level", "not to be told from"),
+            ("level", "not shown to differ from"),
             ("below", "below"),
         ):
             others = [_against(one, kind) for one in about if verdict(one) == kind]
@@ -149,7 +167,11 @@ def _against(comparison: dict[str, Any], how: str) -> str:
     name = printable(comparison["b"], 40)
     if how == "above" and name in _WEAK:
         return name
-    return f"{name} ({decimal(comparison['difference'], True)} {span(interval(comparison), True)})"
+    shown = f"{decimal(comparison['difference'], True)} {span(interval(comparison), True)}"
+    could = number(comparison.get("detectable"))
+    if how == "level" and could is not None:
+        shown += f"; {decimal(could)} could have been shown"
+    return f"{name} ({shown})"
 
 
 def _cautions(run: FinishedRun) -> list[str]:
@@ -179,15 +201,16 @@ def protocol_words(run: FinishedRun) -> list[str]:
     protocol = run.protocol
     said = [_SPLITS[split] for split in [protocol.get("split")] if split in _SPLITS]
     samples = protocol.get("bootstrap", {})
+    how = f", over {over(run)}"
     if isinstance(samples, dict) and samples.get("samples"):
-        said.append(
-            f"Intervals hold 95 %: percentile bootstrap over users, {samples['samples']} samples. "
-            "Differences pair the systems user by user."
-        )
+        how = f": percentile bootstrap over users, {samples['samples']} samples"
+    said.append(f"Intervals hold 95 %{how}. Differences pair the systems user by user.")
+    if "correction" in protocol:
+        said.append(f"Correction of p: {printable(protocol['correction'])}.")
     if len(run.seeds) > 1:
         said.append(
             f"A number is the mean over {len(run.seeds)} seeds, ± the standard deviation of the "
-            "seeds' means; intervals are over users, whose values are means over the seeds."
+            "seeds' means."
         )
     if "best_hr_at_1" in protocol:
         said.append(
@@ -218,11 +241,3 @@ def comparable(runs: Sequence[FinishedRun]) -> list[str]:
             "other."
         )
     return said
-
-
-def fusions(run: FinishedRun) -> list[str]:
-    """Say what fused systems weigh their parts with."""
-    found = {name: one.get("weights", {}) for name, one in run.systems.items()}
-    return [
-        f"{printable(name)} = {weighed(parts)}" for name, parts in found.items() if len(parts) > 1
-    ]

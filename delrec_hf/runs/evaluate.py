@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
-from delrec_hf.evaluation.report import PICTURE_FILE, format_table
+from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.results import agreement, summarise
 from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
 from delrec_hf.evaluation.seeds import USERS_FILE
@@ -32,6 +32,7 @@ from delrec_hf.ranking.kept import folder_of
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.ranking.weighing import Fusion
+from delrec_hf.reporting.reading import PICTURE_FILE
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.loading import load_teacher
