@@ -104,6 +104,8 @@ def picture(figure: Figure, name: str, title: str, caption: str, alt: str) -> Pi
         alt: What it says.
     """
     drawn, painted = io.StringIO(), io.BytesIO()
+    figure.draw_without_rendering()  # places everything, once for both
+    figure.set_layout_engine("none")
     figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     figure.savefig(painted, format="png", dpi=220, facecolor="white")
     svg = _for_the_page(drawn.getvalue(), name)

@@ -48,7 +48,8 @@ def decimal(value: Any, sign: bool = False) -> str:
     found = number(value)
     if found is None:
         return UNKNOWN
-    return f"{found:{'+' if sign else ''}.3f}".replace("-", "\N{MINUS SIGN}")
+    shown = f"{found:{'+' if sign else ''}.3f}".replace("-", "\N{MINUS SIGN}")
+    return shown if shown.strip("+\N{MINUS SIGN}0.") else "0.000"
 
 
 def span(bounds: tuple[float, float] | None, sign: bool = False) -> str:
@@ -149,6 +150,8 @@ def _derived(run: FinishedRun) -> list[str]:
             ("below", "below"),
         ):
             others = [_against(one, kind) for one in about if verdict(one) == kind]
+            if kind == "level" and any("detectable" in one for one in about):
+                words += " (in brackets, what this study could have shown)"
             if others:
                 parts.append(f"{words} {', '.join(others)}")
         if parts:
@@ -167,11 +170,10 @@ def _against(comparison: dict[str, Any], how: str) -> str:
     name = printable(comparison["b"], 40)
     if how == "above" and name in _WEAK:
         return name
-    shown = f"{decimal(comparison['difference'], True)} {span(interval(comparison), True)}"
     could = number(comparison.get("detectable"))
     if how == "level" and could is not None:
-        shown += f"; {decimal(could)} could have been shown"
-    return f"{name} ({shown})"
+        return f"{name} ({decimal(could)})"
+    return f"{name} ({decimal(comparison['difference'], True)} {span(interval(comparison), True)})"
 
 
 def _cautions(run: FinishedRun) -> list[str]:
