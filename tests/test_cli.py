@@ -25,6 +25,7 @@ COMMANDS = (
     "distill",
     "finetune",
     "evaluate",
+    "report",
     "recommend",
     "serve",
     "export",

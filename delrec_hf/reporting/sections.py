@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from delrec_hf.logging import progress
 from delrec_hf.reporting import curves, figures, provenance, tables, wording
 from delrec_hf.reporting.drawing import Picture
 from delrec_hf.reporting.reading import FinishedRun
@@ -51,7 +52,7 @@ def of_runs(runs: Sequence[FinishedRun]) -> list[Section]:
     if len(runs) == 1:
         return [*_of_run(runs[0], "", 2), *_not_measured(runs)]
     found = [*_side_by_side(runs), *_curve(runs)]
-    for place, run in enumerate(runs, start=1):
+    for place, run in enumerate(progress(runs, desc="report"), start=1):
         found.append(Section(f"run-{place}", wording.printable(run.name, 60)))
         found += _of_run(run, f"run-{place}-", 3)
     return [*found, *_not_measured(runs)]

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from delrec_hf.errors import InputError
 from delrec_hf.hub.cards import model_card
+from delrec_hf.hub.push import artefact_files
 
 GOLDEN = Path(__file__).with_name("golden_card.md")
 NASTY = "a|b\n---\nlicense: mit\n# *x* <script>`[l](http://e.example)` {{ 7*7 }} 'q' \"q\" \u2028:"
@@ -135,6 +136,14 @@ def test_a_model_without_results_says_that_nothing_was_measured(artefact: Path) 
     card = model_card(artefact)
     assert "Nothing was measured" in card
     assert not {"model-index", "metrics"} & set(header(card))
+
+
+def test_a_picture_of_the_results_is_shown_where_there_is_one(artefact: Path) -> None:
+    shown = "![Each system's result with its 95 % interval](results.png)"
+    assert shown not in model_card(artefact)
+    (artefact / "results.png").write_bytes(b"picture")
+    assert shown in model_card(artefact)
+    assert "results.png" in artefact_files(artefact)
 
 
 def test_a_fusion_is_named_where_it_was_measured(artefact: Path) -> None:

@@ -1,6 +1,7 @@
 """What a finished run leaves behind: its table, its folder, its data and its model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from scipy.special import logsumexp
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.recommender import Recommender
+from delrec_hf.reporting.provenance import commands
+from delrec_hf.reporting.reading import read_runs
+from delrec_hf.runs.recipe import load_recipe
 from delrec_hf.runs.stages import PARTS
-from tests.runs.films import STAGES, SYSTEMS
+from tests.runs.films import STAGES, SYSTEMS, stages_run
 
 
 @pytest.mark.slow
@@ -59,6 +63,19 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
     assert list(record["stages"]) == STAGES
     for stage in record["stages"].values():
         assert set(stage) == {"format_version", "fingerprint", "settings", "seconds"}
+
+
+@pytest.mark.slow
+def test_the_recipe_that_a_report_shows_runs_nothing_again(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (run,) = read_runs([tmp_path / "run"])
+    assert run.record["machine"]["processes"] == 1
+    (_, (_, recipe)) = commands(run)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    shown = load_recipe(tmp_path / "recipe.yaml", ["--output_dir", str(tmp_path / "run")])
+    assert stages_run(shown, caplog) == []
 
 
 @pytest.mark.slow
