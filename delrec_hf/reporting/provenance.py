@@ -75,7 +75,11 @@ def commands(run: FinishedRun) -> list[tuple[str, str]]:
         return []
     return [
         ("To run it again, with the recipe below", "delrec run --config recipe.yaml"),
-        ("recipe.yaml, every setting as it was recorded", recipe),
+        (
+            "recipe.yaml, every setting as it was recorded; `data.path` has the name of the data, "
+            "so give the place of files of your own by `--data.path`",
+            recipe,
+        ),
     ]
 
 

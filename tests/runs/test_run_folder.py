@@ -67,14 +67,15 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_the_recipe_that_a_report_shows_runs_nothing_again(
-    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finished: Path, films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
     (run,) = read_runs([tmp_path / "run"])
     assert run.record["machine"]["processes"] == 1
     (_, (_, recipe)) = commands(run)
     (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    shown = load_recipe(tmp_path / "recipe.yaml", ["--output_dir", str(tmp_path / "run")])
+    places = ["--output_dir", str(tmp_path / "run"), "--data.path", str(films)]
+    shown = load_recipe(tmp_path / "recipe.yaml", places)
     assert stages_run(shown, caplog) == []
 
 
