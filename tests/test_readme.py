@@ -130,6 +130,14 @@ def test_commands_on_a_finished_model_run(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_finished_run_has_a_report(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (command,) = commands("delrec report")
+    run(command, folder)
+    assert (folder / "runs" / "quickstart" / "report.html").is_file()
+
+
+@pytest.mark.slow
 def test_the_recipe_of_ones_own_runs_alone_and_launched(folder: Path) -> None:
     from delrec_hf.data.toy_world import toy_world
 

@@ -192,8 +192,7 @@ def over_setting(
         said.append(f"{system}: " + ", ".join(f"{decimal(y)} at {x:g}" for x, y in points))
     if not said:
         return None
-    if log:
-        axes.set_xscale("log")
+    axes.set_xscale("log" if log else "linear")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(places, [f"{one:g}" for one in places])
     axes.set_xlabel(sweep.words)

@@ -239,7 +239,7 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
 def _beside(axes: Axes, row: float, text: str) -> None:
     """Write a number to the right of a row."""
     place = axes.get_yaxis_transform()
-    axes.text(1.02, row, text, transform=place, va="center", color=MUTED)
+    axes.text(1.02, row, text, transform=place, va="center_baseline", color=MUTED)
 
 
 def _short(name: Any) -> str:
