@@ -62,6 +62,13 @@ class EvaluateConfig:
             "language models need `instructions.candidates: unlisted`"
         },
     )
+    diversity_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "metadata that the diversity of lists goes by, values parted by |; default: "
+            "genres, genre, categories or category, where there is one"
+        },
+    )
     scoring: Literal["sum", "mean", "calibrated"] = field(
         default="sum",
         metadata={

@@ -14,6 +14,10 @@ WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
 
 _LONGEST_NAME = 22
+_LISTS_NOTE = (
+    "Lists: share of the catalogue that they cover; Gini of how often items stand in them (0: all "
+    "alike); training interactions of their items (popularity); bits of surprise (novelty)."
+)
 _UNKNOWN = "-"
 
 
@@ -92,6 +96,8 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     found += [
         f"{name} = {weighed(one['weights'])}." for name, one in systems.items() if _fuses(one)
     ]
+    if any(results.get(block, {}).get("lists") for block in ("retrieved", "whole_catalogue")):
+        found.append(_LISTS_NOTE)
     if any("ci95" in system for system in systems.values()):
         found.append("Brackets: 95 % interval, percentile bootstrap over users.")
     return found
@@ -103,10 +109,9 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     if results.get("comparisons"):
         found.append(_comparisons(results["comparisons"]))
     found += _slices(results.get("slices", []))
-    if results.get("retrieved"):
-        found.append(_retrieved(results["retrieved"]))
-    if results.get("whole_catalogue"):
-        found.append(_whole_catalogue(results["whole_catalogue"]))
+    for block, table in (("retrieved", _retrieved), ("whole_catalogue", _whole_catalogue)):
+        if results.get(block):
+            found += [table(results[block]), _lists(results[block].get("lists", {}))]
     if results.get("distillation"):
         found.append(_agreement(results["distillation"]))
     return [table for table in found if table.rows]
@@ -228,6 +233,19 @@ def _whole_catalogue(whole: Mapping[str, Any]) -> Table:
         f"{protocol['users']} users"
     )
     return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
+
+
+def _lists(lists: Mapping[str, Any]) -> Table:
+    systems = lists.get("systems", {})
+    shown = {name: None for one in systems.values() for name in one}
+    rows = [
+        [_shortened(name), *(_number(one.get(column)) for column in shown)]
+        for name, one in systems.items()
+    ]
+    title = f"What these lists of {lists.get('length')} are like"
+    if lists.get("diversity_column"):
+        title += f"; diversity by {one_line(lists['diversity_column'])}"
+    return Table(title, ["system", *shown], rows)
 
 
 def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:

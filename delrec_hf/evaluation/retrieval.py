@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores
 from delrec_hf.evaluation.results import comparisons, means, weights
 from delrec_hf.teachers.predictions import predict
@@ -76,7 +77,11 @@ def with_candidates(examples: Dataset, items: npt.NDArray[np.int32]) -> Dataset:
 
 
 def summarise_retrieved(
-    scores: Scores, held: npt.NDArray[np.bool_], teacher_name: str, config: EvaluateConfig
+    scores: Scores,
+    held: npt.NDArray[np.bool_],
+    teacher_name: str,
+    config: EvaluateConfig,
+    describer: Describer,
 ) -> dict[str, Any]:
     """Return the block `retrieved` of results.json.
 
@@ -85,6 +90,7 @@ def summarise_retrieved(
         held: `(users,)` whether each user's target was.
         teacher_name: What the report calls the teacher.
         config: How many were retrieved; bootstrap settings.
+        describer: Says what the top lists of those whose target was retrieved are like.
     """
     per_user = {
         system: {metric: _end_to_end(found[metric], held) for metric in METRICS}
@@ -104,6 +110,7 @@ def summarise_retrieved(
             for system, values in per_user.items()
         },
         "comparisons": comparisons(per_user, names, config),
+        "lists": describer.facts(scores, names),
     }
 
 

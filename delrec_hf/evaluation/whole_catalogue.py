@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores
 from delrec_hf.evaluation.metrics import METRICS
 from delrec_hf.evaluation.results import comparisons, means
@@ -50,7 +51,7 @@ def check_unlisted(systems: list[System], *, listed: bool) -> None:
 
 
 def summarise_whole_catalogue(
-    scores: Scores, teacher_name: str, config: EvaluateConfig
+    scores: Scores, teacher_name: str, config: EvaluateConfig, describer: Describer
 ) -> dict[str, Any]:
     """Return the block `whole_catalogue` of results.json.
 
@@ -58,6 +59,7 @@ def summarise_whole_catalogue(
         scores: What each system gave to every item.
         teacher_name: What the report calls the teacher.
         config: Bootstrap settings.
+        describer: Says what the top lists are like.
     """
     per_user = {
         system: {metric: found[metric] for metric in METRICS}
@@ -69,4 +71,5 @@ def summarise_whole_catalogue(
         "protocol": {"num_candidates": scores.left_out.shape[1], "users": len(scores.examples)},
         "systems": {names[system]: means(values, config) for system, values in per_user.items()},
         "comparisons": comparisons(per_user, names, config),
+        "lists": describer.facts(scores, names),
     }

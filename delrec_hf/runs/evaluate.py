@@ -10,6 +10,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.results import agreement, summarise
@@ -62,6 +63,7 @@ def evaluate(run: Run) -> None:
         run.prepared.chances(examples),
         seen=Popularity.fit(run.prepared).counts[examples["target"][:]].astype(np.int64),
     )
+    describer = Describer.of(run.prepared, config.diversity_column)
     regimes = [scores]
     if config.retrieve:
         retrieved, held = _retrieved(run, config, scores)
@@ -81,9 +83,9 @@ def evaluate(run: Run) -> None:
     teacher = _teacher_name(run)
     results = summarise(scores, _protocol(run, config), teacher, config)
     if config.retrieve:
-        results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config)
+        results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config, describer)
     if config.whole_catalogue:
-        results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, config)
+        results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, config, describer)
     if agreed:
         results["distillation"] = agreed
     _keep_scores(run, scores)

@@ -1,11 +1,13 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-import delrec_hf.evaluation.ranking_metrics as module_folder
+import delrec_hf.evaluation
+from delrec_hf.evaluation.lists import list_properties, top_lists
 from delrec_hf.evaluation.metrics import (
     METRICS,
     expected_hr_at_1,
@@ -13,6 +15,9 @@ from delrec_hf.evaluation.metrics import (
     per_user_metrics,
     ranks,
 )
+from delrec_hf.evaluation.relevant_sets import metrics_of_sets
+
+EVALUATION = Path(delrec_hf.evaluation.__file__).parent
 
 
 def by_hand(row: list[float], place: int) -> dict[str, float]:
@@ -129,12 +134,30 @@ def test_counts_below_their_least_are_refused() -> None:
         metrics_from_ranks([0], [0])
 
 
-def test_evaluate_loads_the_metrics_offline(tmp_path: Path) -> None:
+def loaded(folder: str, tmp_path: Path) -> Any:
     evaluate = pytest.importorskip("evaluate")
-    folder = str(Path(module_folder.__file__).parent)
-    metric = evaluate.load(folder, cache_dir=str(tmp_path))
+    return evaluate.load(str(EVALUATION / folder), cache_dir=str(tmp_path))
+
+
+def test_evaluate_loads_the_metrics_offline(tmp_path: Path) -> None:
+    metric = loaded("ranking_metrics", tmp_path)
     scores = np.random.default_rng(0).integers(0, 4, (30, 8)).astype(float)
     places = np.arange(30) % 8
     found = metric.compute(predictions=scores, references=places)
     expected = per_user_metrics(scores, places)
     assert found == {name: pytest.approx(values.mean()) for name, values in expected.items()}
+    relevant = np.zeros(scores.shape, dtype=bool)
+    relevant[::2, [1, 5]], relevant[1::2, 2] = True, True
+    found = metric.compute(predictions=scores, references=[[1, 5], [2]] * 15)
+    expected = metrics_of_sets(scores, relevant)
+    assert found == {name: pytest.approx(values.mean()) for name, values in expected.items()}
+
+
+def test_evaluate_loads_what_lists_are_like_offline(tmp_path: Path) -> None:
+    metric = loaded("list_properties", tmp_path)
+    scores, items = np.array([[3.0, 2.0, 1.0]] * 2), np.array([[4, 2, 0], [1, 2, 3]])
+    facts = {"counts": [5, 4, 3, 2, 0, 1], "num_users": 5, "categories": list("aabbcc")}
+    found = metric.compute(predictions=items[:, :2], **facts)
+    expected = list_properties(top_lists(scores, items, 2), *facts.values())
+    assert found == pytest.approx(expected)
+    assert set(found) == {"coverage", "gini", "popularity", "novelty", "diversity"}

@@ -93,8 +93,17 @@ def test_the_whole_catalogue_has_a_table_of_its_own(results: dict[str, Any]) -> 
     results["whole_catalogue"] = {
         "protocol": {"num_candidates": 1682, "users": 50},
         "systems": {"delrec": copy.deepcopy(SYSTEM)},
+        "lists": {
+            "length": 10,
+            "diversity_column": "genres",
+            "systems": {"delrec": {"coverage": 0.25, "gini": 0.5, "diversity": 0.75}},
+        },
     }
     text = format_table(results)
+    assert "\nWhat these lists of 10 are like; diversity by genres\n" in text
+    assert re.search(
+        r"\nsystem +coverage +gini +diversity\n-+\ndelrec +0.250 +0.500 +0.750\n", text
+    )
     assert "\nWhole catalogue: all 1682 items but those seen before, 50 users" in text
     assert max(map(len, text.splitlines())) <= 110
 

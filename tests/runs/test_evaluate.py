@@ -139,6 +139,15 @@ def test_the_whole_catalogue_is_ranked_but_for_what_was_seen(tmp_path: Path) -> 
     assert found["systems"]["teacher/popularity"]["ndcg@10"] == pytest.approx(np.mean(gains))
     assert list(found["systems"]) == [*SIMPLE, "teacher/popularity"]
     assert {"hr@1", "hr@5", "hr@10", "ndcg@5", "mrr"} <= set(found["systems"]["random"])
+    lists = found["lists"]["systems"]
+    assert (found["lists"]["length"], found["lists"]["users"]) == (10, 15)
+    assert list(lists) == list(found["systems"])
+    assert lists["popularity"]["popularity"] > lists["random"]["popularity"]
+    assert lists["popularity"]["novelty"] < lists["random"]["novelty"]
+    assert lists["popularity"]["coverage"] < lists["random"]["coverage"]
+    assert lists["popularity"]["gini"] > lists["random"]["gini"]
+    with pytest.raises(InputError, match="diversity_column` is `gerne`; the items have item_id"):
+        run_recipe(recipe(run, evaluate={"diversity_column": "gerne"}), "evaluate")
 
 
 def test_language_models_rank_the_whole_catalogue_where_prompts_list_none(
