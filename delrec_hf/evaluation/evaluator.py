@@ -87,10 +87,7 @@ class EvaluateConfig:
         default=None,
         metadata={"help": "draw other candidates for the test users; default: those of data.seed"},
     )
-    bootstrap_samples: int = field(
-        default=2000, metadata={"help": "samples of users behind each interval"}
-    )
-    seed: int = field(default=0, metadata={"help": "decides the users and the bootstrap"})
+    seed: int = field(default=0, metadata={"help": "decides who is drawn, and random's scores"})
 
     def __post_init__(self) -> None:
         """Check names and numbers."""

@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delrec_hf.evaluation.claims import p_value
 from delrec_hf.evaluation.metrics import EXPECTED_HR
+from delrec_hf.evaluation.notes import notes
 from delrec_hf.evaluation.table import Table, escape, markdown, one_line, plain_text
 
 SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", "log_loss")
@@ -14,10 +16,6 @@ WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
 
 _LONGEST_NAME = 22
-_LISTS_NOTE = (
-    "Lists: share of the catalogue that they cover; Gini of how often items stand in them (0: all "
-    "alike); training interactions of their items (popularity); bits of surprise (novelty)."
-)
 _UNKNOWN = "-"
 
 
@@ -70,39 +68,6 @@ def protocol_line(results: Mapping[str, Any]) -> str:
     return line[:1].upper() + line[1:]
 
 
-def notes(results: Mapping[str, Any]) -> list[str]:
-    """Return what a reader must know beside the tables."""
-    found = []
-    best = results.get("protocol", {}).get("best_hr_at_1")
-    if best is not None:
-        found.append(
-            "Expected HR@1: the chance, by the rule of this made-up world, that what a system "
-            "ranks first is the target. No ranker can expect more than the limit."
-        )
-    systems = results.get("systems", {})
-    if any("log_loss" in system for system in systems.values()):
-        found.append(
-            "LOG-LOSS: minus the log-chance of the target among the candidates, in nats; lower is "
-            "better. The weights that make chances of scores are fitted on validation users."
-        )
-    order = {name: one.get("order_sensitivity") for name, one in systems.items()}
-    changed = [f"{name} {_number(share)}" for name, share in order.items() if share is not None]
-    if changed:
-        found.append(
-            "Share of first choices that change when the candidates are listed in another order: "
-            + ", ".join(changed)
-            + "."
-        )
-    found += [
-        f"{name} = {weighed(one['weights'])}." for name, one in systems.items() if _fuses(one)
-    ]
-    if any(results.get(block, {}).get("lists") for block in ("retrieved", "whole_catalogue")):
-        found.append(_LISTS_NOTE)
-    if any("ci95" in system for system in systems.values()):
-        found.append("Brackets: 95 % interval, percentile bootstrap over users.")
-    return found
-
-
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Return the tables that these results fill, the systems' first."""
     found = [_systems(results.get("systems", {})), _expected(results), _spread(results)]
@@ -115,21 +80,6 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     if results.get("distillation"):
         found.append(_agreement(results["distillation"]))
     return [table for table in found if table.rows]
-
-
-def weighed(parts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say what a fusion weighs its parts with, to three digits: scores come in any unit.
-
-    >>> scale = {"kind": "log", "smoothing": 1.0, "floor": 0.0}
-    >>> weighed({"popularity": {"weight": 0.5, "ci95": [0.25, 0.75], "scale": scale}})
-    '0.5 [0.25, 0.75] x log popularity'
-    """
-    shown = []
-    for part, one in parts.items():
-        low, high = one["ci95"]
-        unit = "log " if one["scale"]["kind"] == "log" else ""
-        shown.append(f"{one['weight']:.3g} [{low:.3g}, {high:.3g}] x {unit}{part}")
-    return " + ".join(shown)
 
 
 def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -179,11 +129,13 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
             f"{_shortened(one['a'])} - {_shortened(one['b'])}",
             _heading(one["metric"]),
             f"{_number(one.get('difference'), sign=True)}{_interval(one.get('ci95'), sign=True)}",
-            _number(one.get("p")),
+            *(p_value(one[key]) if key in one else _UNKNOWN for key in ("p", "p_holm")),
         ]
         for one in comparisons
     ]
-    headers = ["paired difference", "metric", "difference [95 %]", "p"]
+    headers = ["paired difference", "metric", "difference [95 %]", "p", "Holm p"]
+    if all(row[-1] == _UNKNOWN for row in rows):  # of an earlier version
+        headers, rows = headers[:-1], [row[:-1] for row in rows]
     return Table("Comparisons, user by user", headers, rows, left=2)
 
 
@@ -259,10 +211,6 @@ def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
     ]
     title = "Agreement with the teacher's first choice on held-out histories"
     return Table(title, ["system", "agreement [95 %]", "users"], rows)
-
-
-def _fuses(system: Mapping[str, Any]) -> bool:
-    return len(system.get("weights", {})) > 1
 
 
 def _heading(metric: Any) -> str:

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from delrec_hf.evaluation.claims import claim
 from delrec_hf.evaluation.evaluator import LOG_LOSS, EvaluateConfig, Scores
 from delrec_hf.evaluation.metrics import EXPECTED_HR, TIE_RULE
 from delrec_hf.evaluation.slices import slices
-from delrec_hf.evaluation.statistics import bootstrap_interval, compare
+from delrec_hf.evaluation.statistics import estimate, holm
 from delrec_hf.evaluation.systems import SYSTEMS
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.weighing import Fusion
@@ -20,6 +20,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 COMPARED_METRICS = ("hr@1", EXPECTED_HR, "ndcg@10", LOG_LOSS)
+
+OVER_USERS = {"intervals": "users", "correction": "holm, over the comparisons by one metric"}
+"""What one training's intervals hold, and how p-values are corrected."""
 
 logger = get_logger(__name__)
 
@@ -33,14 +36,14 @@ def summarise(
         scores: What each system gave to each candidate.
         protocol: Facts about dataset, split and prompts.
         teacher_name: What the report calls the teacher, as in `teacher/sasrec`.
-        config: Bootstrap settings.
+        config: How titles are scored.
     """
     _name_the_silent(scores)
     per_user = {system: scores.per_user(system) for system in scores.by_system}
     names = {system: teacher_name if system == "teacher" else system for system in per_user}
     systems = {
         names[system]: {
-            **means(values, config),
+            **means(values),
             **weights(scores.weights.get(system)),
             **({"seconds": scores.seconds[system]} if system in scores.seconds else {}),
             **_order(scores, system),
@@ -56,23 +59,22 @@ def summarise(
             "fit_users": len(scores.validation),
             "tie_rule": TIE_RULE,
             "scoring": config.scoring,
-            "bootstrap": {"samples": config.bootstrap_samples, "seed": config.seed},
+            **OVER_USERS,
         },
         "systems": systems,
-        "comparisons": comparisons(per_user, names, config),
+        "comparisons": comparisons(per_user, names),
         **({} if scores.seen is None else {"slices": slices(per_user, scores.seen, names)}),
     }
 
 
 def agreement(
-    choices: Mapping[str, IntArray], teacher_choices: Sequence[int], config: EvaluateConfig
+    choices: Mapping[str, IntArray], teacher_choices: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Return how often each model chooses what the teacher ranks first.
 
     Args:
         choices: Model name to `(users,)` place of the candidate that it scores highest.
         teacher_choices: `(users,)` place of the teacher's first choice.
-        config: Bootstrap settings.
     """
     agreed = {
         name: (chosen == np.asarray(teacher_choices)).astype(np.float64)
@@ -81,9 +83,7 @@ def agreement(
     return {
         name: {
             "agreement": float(values.mean()),
-            "ci95": list(
-                bootstrap_interval(values, samples=config.bootstrap_samples, seed=config.seed)
-            ),
+            **({"ci95": _bounds(values, "agreement")} if len(values) > 1 else {}),
             "users": len(values),
         }
         for name, values in agreed.items()
@@ -108,14 +108,23 @@ def _order(scores: Scores, system: str) -> dict[str, float]:
     return {} if found is None else {"order_sensitivity": found}
 
 
-def means(values: Mapping[str, FloatArray], config: EvaluateConfig) -> dict[str, Any]:
-    """Return each metric's mean over users, and the intervals, as results.json holds them."""
-    found: dict[str, Any] = {metric: float(values[metric].mean()) for metric in values}
+def means(values: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Return each metric's mean and its interval, as results.json holds them.
+
+    Args:
+        values: Metric to `(users,)` values, or `(seeds, users)`. One user has no interval.
+    """
+    found: dict[str, Any] = {metric: float(one.mean()) for metric, one in values.items()}
     found["ci95"] = {
-        metric: list(bootstrap_interval(one, samples=config.bootstrap_samples, seed=config.seed))
-        for metric, one in values.items()
+        metric: _bounds(one, metric) for metric, one in values.items() if one.shape[-1] > 1
     }
     return found
+
+
+def _bounds(values: FloatArray, metric: str) -> list[float]:
+    """Return the interval of a mean, cut to what the metric can be."""
+    low, high = estimate(values).interval()
+    return [max(low, 0.0), high if metric == LOG_LOSS else min(high, 1.0)]
 
 
 def weights(fusion: Fusion | None) -> dict[str, Any]:
@@ -124,40 +133,43 @@ def weights(fusion: Fusion | None) -> dict[str, Any]:
 
 
 def comparisons(
-    per_user: Mapping[str, Mapping[str, FloatArray]],
-    names: Mapping[str, str],
-    config: EvaluateConfig,
+    per_user: Mapping[str, Mapping[str, FloatArray]], names: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return the paired comparisons of the systems that were measured.
 
+    `p_holm` is corrected for all comparisons by the same metric.
+
     Args:
-        per_user: System name to metric to `(users,)` values.
+        per_user: System name to metric to `(users,)` values, or `(seeds, users)`.
         names: System name to what the report calls it.
-        config: Bootstrap settings.
     """
     pairs = [(one.name, other) for one in SYSTEMS for other in one.against]
-    return [
+    found = [
         {
             "a": names[a],
             "b": names[b],
-            "metric": metric,
-            **_plain(
-                asdict(
-                    compare(
-                        per_user[a][metric],
-                        per_user[b][metric],
-                        samples=config.bootstrap_samples,
-                        seed=config.seed,
-                    )
-                )
-            ),
+            **_compared(metric, per_user[a][metric], per_user[b][metric]),
         }
         for a, b in pairs
         if a in per_user and b in per_user
         for metric in COMPARED_METRICS
-        if metric in per_user[a] and metric in per_user[b]
+        if metric in per_user[a] and metric in per_user[b] and per_user[a][metric].shape[-1] > 1
     ]
+    for metric in COMPARED_METRICS:
+        family = [one for one in found if one["metric"] == metric]
+        for one, corrected in zip(family, holm([one["p"] for one in family]), strict=True):
+            one["p_holm"] = corrected
+    return [{**one, "claim": claim(one)} for one in found]
 
 
-def _plain(comparison: dict[str, Any]) -> dict[str, Any]:
-    return {**comparison, "ci95": list(comparison["ci95"])}
+def _compared(metric: str, a: FloatArray, b: FloatArray) -> dict[str, Any]:
+    paired = estimate(a - b)
+    return {
+        "metric": metric,
+        "difference": paired.mean,
+        "ci95": list(paired.interval()),
+        "p": paired.p,
+        "detectable": paired.detectable(),
+        "seeds": paired.seeds,
+        "users": paired.users,
+    }

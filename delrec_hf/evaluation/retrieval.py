@@ -89,7 +89,7 @@ def summarise_retrieved(
         scores: What each system gave to the candidates of the users whose target was retrieved.
         held: `(users,)` whether each user's target was.
         teacher_name: What the report calls the teacher.
-        config: How many were retrieved; bootstrap settings.
+        config: How many were retrieved.
         describer: Says what the top lists of those whose target was retrieved are like.
     """
     per_user = {
@@ -106,10 +106,10 @@ def summarise_retrieved(
         },
         "recall_ceiling": float(held.mean()),
         "systems": {
-            names[system]: {**means(values, config), **weights(scores.weights.get(system))}
+            names[system]: {**means(values), **weights(scores.weights.get(system))}
             for system, values in per_user.items()
         },
-        "comparisons": comparisons(per_user, names, config),
+        "comparisons": comparisons(per_user, names),
         "lists": describer.facts(scores, names),
     }
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delrec_hf.evaluation.evaluator import EvaluateConfig
+from delrec_hf.errors import InputError
 from delrec_hf.evaluation.results import comparisons, means
 from delrec_hf.evaluation.slices import SEEN, slices
 from delrec_hf.files import read_json
@@ -20,56 +21,63 @@ USERS_FILE = "users.parquet"
 and `SYSTEM/METRIC`."""
 
 
-def summarise_seeds(
-    folders: Sequence[Path], seeds: Sequence[int], config: EvaluateConfig
-) -> dict[str, Any]:
+def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, Any]:
     """Return the content of a results.json over seeds.
 
-    A metric is the mean over seeds of a user's value, then over users. `sd` is the standard
-    deviation of the seeds' means; intervals and comparisons are over users, each user's value being
-    the mean over the seeds.
+    A metric is the mean over seeds and users. `sd` is the standard deviation of the seeds' means;
+    intervals and comparisons are over seeds and users both, paired by seed and user.
 
     Args:
         folders: The seeds' runs, all of the same users.
         seeds: Their seeds.
-        config: Bootstrap settings.
 
     Returns:
         As `summarise` does, with `sd` for each system, and the fitted `weights` of each seed.
+
+    Raises:
+        InputError: If the runs measured different users.
     """
     results = [read_json(folder / "results.json") for folder in folders]
-    tables = [_per_user(folder / "logs" / USERS_FILE) for folder in folders]
-    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    tables = [pq.read_table(folder / "logs" / USERS_FILE) for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        if table["user_id"] != tables[0]["user_id"]:
+            raise InputError(
+                f"{folder} measured other users than {folders[0]}; evaluate both again with the "
+                "same `evaluate.max_users` and `evaluate.seed`"
+            )
+    measured = [_per_user(table) for table in tables]
     teacher = next((name for name in results[0]["systems"] if name.startswith("teacher/")), "")
-    names = {name: teacher if name == "teacher" else name for name in shared}
-    over_seeds = {
-        name: {
-            metric: np.stack([table[name][metric] for table in tables])
-            for metric in tables[0][name]
-        }
-        for name in shared
+    names = {
+        name: teacher if name == "teacher" else name
+        for name in measured[0]
+        if all(name in one for one in measured)
     }
     per_user = {
-        name: {metric: values.mean(axis=0) for metric, values in metrics.items()}
-        for name, metrics in over_seeds.items()
+        name: {
+            metric: np.stack([one[name][metric] for one in measured])
+            for metric in measured[0][name]
+        }
+        for name in names
     }
     systems = {
         names[name]: {
-            **means(per_user[name], config),
-            "sd": {
-                metric: float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else 0.0
-                for metric, values in metrics.items()
-            },
+            **means(metrics),
+            "sd": {metric: _spread(values) for metric, values in metrics.items()},
             **_of_each_seed([one["systems"][names[name]] for one in results]),
         }
-        for name, metrics in over_seeds.items()
+        for name, metrics in per_user.items()
     }
+    over = {"intervals": "seeds and users"} if len(seeds) > 1 else {}
     return {
-        "protocol": {**results[0]["protocol"], "seeds": list(seeds)},
+        "protocol": {**results[0]["protocol"], "seeds": list(seeds), **over},
         "systems": systems,
-        "comparisons": comparisons(per_user, names, config),
-        **_slices(folders[0] / "logs" / USERS_FILE, per_user, names),
+        "comparisons": comparisons(per_user, names),
+        **_slices(tables[0], per_user, names),
     }
+
+
+def _spread(values: FloatArray) -> float:
+    return float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def _of_each_seed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -83,16 +91,18 @@ def _of_each_seed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _slices(
-    path: Path, per_user: Mapping[str, Mapping[str, FloatArray]], names: Mapping[str, str]
+    table: pa.Table, per_user: Mapping[str, Mapping[str, FloatArray]], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    table = pq.read_table(path)
     if SEEN not in table.column_names:
         return {}
-    return {"slices": slices(per_user, table[SEEN].to_numpy(), names)}
+    over_seeds = {
+        name: {metric: values.mean(axis=0) for metric, values in metrics.items()}
+        for name, metrics in per_user.items()
+    }
+    return {"slices": slices(over_seeds, table[SEEN].to_numpy(), names)}
 
 
-def _per_user(path: Path) -> dict[str, dict[str, FloatArray]]:
-    table = pq.read_table(path)
+def _per_user(table: pa.Table) -> dict[str, dict[str, FloatArray]]:
     found: dict[str, dict[str, FloatArray]] = {}
     for column in table.column_names:
         name, slash, metric = column.rpartition("/")

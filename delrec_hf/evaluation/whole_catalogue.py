@@ -8,7 +8,7 @@ from datasets import Dataset
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.described import Describer
-from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores
+from delrec_hf.evaluation.evaluator import Scores
 from delrec_hf.evaluation.metrics import METRICS
 from delrec_hf.evaluation.results import comparisons, means
 from delrec_hf.evaluation.retrieval import with_candidates
@@ -51,14 +51,13 @@ def check_unlisted(systems: list[System], *, listed: bool) -> None:
 
 
 def summarise_whole_catalogue(
-    scores: Scores, teacher_name: str, config: EvaluateConfig, describer: Describer
+    scores: Scores, teacher_name: str, describer: Describer
 ) -> dict[str, Any]:
     """Return the block `whole_catalogue` of results.json.
 
     Args:
         scores: What each system gave to every item.
         teacher_name: What the report calls the teacher.
-        config: Bootstrap settings.
         describer: Says what the top lists are like.
     """
     per_user = {
@@ -69,7 +68,7 @@ def summarise_whole_catalogue(
     assert scores.left_out is not None  # `whole_catalogue` sets it
     return {
         "protocol": {"num_candidates": scores.left_out.shape[1], "users": len(scores.examples)},
-        "systems": {names[system]: means(values, config) for system, values in per_user.items()},
-        "comparisons": comparisons(per_user, names, config),
+        "systems": {names[system]: means(values) for system, values in per_user.items()},
+        "comparisons": comparisons(per_user, names),
         "lists": describer.facts(scores, names),
     }

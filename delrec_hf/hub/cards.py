@@ -15,7 +15,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.metrics import METRICS
-from delrec_hf.evaluation.report import format_markdown, weighed
+from delrec_hf.evaluation.notes import weighed
+from delrec_hf.evaluation.report import format_markdown
 from delrec_hf.evaluation.table import escape
 from delrec_hf.files import read_json
 from delrec_hf.modeling.artefact import CONFIG_FILE

@@ -77,7 +77,7 @@ def evaluate(run: Run) -> None:
         measure(system, outputs, regimes, permutations)
     agreed = None
     if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
-        agreed = _agreement(run, config, outputs, examples)
+        agreed = _agreement(run, outputs, examples)
     if not PartialState().is_main_process:
         return
     teacher = _teacher_name(run)
@@ -85,7 +85,7 @@ def evaluate(run: Run) -> None:
     if config.retrieve:
         results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config, describer)
     if config.whole_catalogue:
-        results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, config, describer)
+        results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, describer)
     if agreed:
         results["distillation"] = agreed
     _keep_scores(run, scores)
@@ -161,9 +161,7 @@ def _teacher_name(run: Run) -> str:
     return f"teacher/{read_json(record)['type']}" if "teach" in run.finished else "teacher"
 
 
-def _agreement(
-    run: Run, config: EvaluateConfig, outputs: Outputs, examples: Dataset
-) -> dict[str, Any]:
+def _agreement(run: Run, outputs: Outputs, examples: Dataset) -> dict[str, Any]:
     """Return how often prompts and backbone choose what the teacher ranks first."""
     logger.info("evaluate: agreement with the teacher")
     backbone, tokenizer = run.backbone()
@@ -184,7 +182,7 @@ def _agreement(
         for name, scorer in scorers.items()
     }
     choices = {name: np.array([row.argmax() for row in found]) for name, found in scored.items()}
-    return agreement(choices, rows["target_place"][:], config)
+    return agreement(choices, rows["target_place"][:])
 
 
 def _keep_scores(run: Run, scores: Scores) -> None:

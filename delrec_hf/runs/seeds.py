@@ -48,9 +48,8 @@ def run_seeds(recipe: Recipe, run: Callable[[Recipe], None], *, report: bool) ->
         run(one)
     if not report or not state.is_main_process:
         return
-    config = recipe.settings("evaluate")
     folders = [one.output_dir for one in ones]
-    results = summarise_seeds(folders, recipe.seeds, config)
+    results = summarise_seeds(folders, recipe.seeds)
     write_json(recipe.output_dir / "results.json", results)
     print(format_table(results))
 

@@ -151,7 +151,7 @@ def test_other_settings_go_through_to_the_end(
         pytest.importorskip("bitsandbytes")
     for stage in ("distil", "finetune"):
         changes[stage] = {"max_steps": 2, "max_validation_users": 4, **changes[stage]}
-    given = sections(films, **changes, evaluate={"max_users": 6, "bootstrap_samples": 20})
+    given = sections(films, **changes, evaluate={"max_users": 6})
     run_recipe(Recipe(tmp_path / "run", given))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     controls = {"lora-only", "lora-only+teacher"}
