@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from delrec_hf.evaluation.claims import claim
+from delrec_hf.evaluation.claims import LEVEL, claim
 from delrec_hf.evaluation.evaluator import LOG_LOSS, EvaluateConfig, Scores
 from delrec_hf.evaluation.metrics import EXPECTED_HR, TIE_RULE
 from delrec_hf.evaluation.slices import slices
@@ -137,39 +137,39 @@ def comparisons(
 ) -> list[dict[str, Any]]:
     """Return the paired comparisons of the systems that were measured.
 
-    `p_holm` is corrected for all comparisons by the same metric.
+    `p_holm` is corrected for all pairs that are compared by the same metric, and `detectable` is
+    the least difference that is shown in 80 of 100 such studies in spite of the correction.
 
     Args:
         per_user: System name to metric to `(users,)` values, or `(seeds, users)`.
         names: System name to what the report calls it.
     """
-    pairs = [(one.name, other) for one in SYSTEMS for other in one.against]
+    paired = {
+        (a, b, metric): estimate(per_user[a][metric] - per_user[b][metric])
+        for a, b in ((one.name, other) for one in SYSTEMS for other in one.against)
+        if a in per_user and b in per_user
+        for metric in COMPARED_METRICS
+        if metric in per_user[a] and metric in per_user[b] and per_user[a][metric].shape[-1] > 1
+    }
+    corrected: dict[tuple[str, str, str], float] = {}
+    family: dict[str, int] = {}
+    for metric in COMPARED_METRICS:
+        keys = [key for key in paired if key[2] == metric]
+        family[metric] = len(keys)
+        corrected |= dict(zip(keys, holm([paired[key].p for key in keys]), strict=True))
     found = [
         {
             "a": names[a],
             "b": names[b],
-            **_compared(metric, per_user[a][metric], per_user[b][metric]),
+            "metric": metric,
+            "difference": one.mean,
+            "ci95": list(one.interval()),
+            "p": one.p,
+            "p_holm": corrected[a, b, metric],
+            "detectable": one.detectable(level=LEVEL / family[metric]),
+            "seeds": one.seeds,
+            "users": one.users,
         }
-        for a, b in pairs
-        if a in per_user and b in per_user
-        for metric in COMPARED_METRICS
-        if metric in per_user[a] and metric in per_user[b] and per_user[a][metric].shape[-1] > 1
+        for (a, b, metric), one in paired.items()
     ]
-    for metric in COMPARED_METRICS:
-        family = [one for one in found if one["metric"] == metric]
-        for one, corrected in zip(family, holm([one["p"] for one in family]), strict=True):
-            one["p_holm"] = corrected
     return [{**one, "claim": claim(one)} for one in found]
-
-
-def _compared(metric: str, a: FloatArray, b: FloatArray) -> dict[str, Any]:
-    paired = estimate(a - b)
-    return {
-        "metric": metric,
-        "difference": paired.mean,
-        "ci95": list(paired.interval()),
-        "p": paired.p,
-        "detectable": paired.detectable(),
-        "seeds": paired.seeds,
-        "users": paired.users,
-    }

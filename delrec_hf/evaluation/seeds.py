@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from delrec_hf.errors import InputError
-from delrec_hf.evaluation.results import comparisons, means
+from delrec_hf.evaluation.results import OVER_USERS, comparisons, means
 from delrec_hf.evaluation.slices import SEEN, slices
 from delrec_hf.files import read_json
 
@@ -67,7 +67,7 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
         }
         for name, metrics in per_user.items()
     }
-    over = {"intervals": "seeds and users"} if len(seeds) > 1 else {}
+    over = {**OVER_USERS, **({"intervals": "seeds and users"} if len(seeds) > 1 else {})}
     return {
         "protocol": {**results[0]["protocol"], "seeds": list(seeds), **over},
         "systems": systems,
