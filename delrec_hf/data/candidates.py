@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from datasets import Dataset
 
 from delrec_hf.data.sequences import Sequences
 from delrec_hf.data.splitmix import KeyArray, splitmix64
 from delrec_hf.errors import InputError
 
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _PROPOSALS_AT_ONCE = 1 << 20
@@ -22,8 +25,11 @@ def draw_candidates(
     num_items: int,
     num_candidates: int,
     seed: int,
+    *,
+    weights: FloatArray | None = None,
+    setting: str = "data.num_candidates",
 ) -> IntArray:
-    """Draw candidates for targets: the target at a random place, the others uniform.
+    """Draw candidates for targets: the target at a random place, the others uniform or by weight.
 
     The others are items that the user never interacted with, anywhere in the sequence, none twice.
     Each target has its own stream of random numbers, made of seed, user id and position alone, so
@@ -37,6 +43,8 @@ def draw_candidates(
         num_items: Size of the catalogue.
         num_candidates: How many candidates each target gets, itself included.
         seed: Decides every draw.
+        weights: `(items,)` of each draw among the items that are left; without them all are alike.
+        setting: What a message calls the number of candidates.
 
     Returns:
         `(rows, num_candidates)` item rows.
@@ -44,20 +52,34 @@ def draw_candidates(
     Raises:
         InputError: If the catalogue holds too few items that some user never interacted with.
     """
-    _check_enough(sequences, num_items, num_candidates)
+    _check_enough(sequences, num_items, num_candidates, setting)
     user_keys = _user_keys(sequences.user_ids, seed)[users]
     streams = splitmix64(user_keys, positions.astype(np.uint64) + np.uint64(1))
-    met = np.repeat(np.arange(len(sequences.user_ids)), sequences.lengths) * num_items
-    met = np.sort(met + sequences.items)
 
     candidates = np.empty((len(users), num_candidates), dtype=np.int64)
-    candidates[:, :-1] = _draw_unmet(streams, users, met, num_items, num_candidates - 1)
+    if weights is None:
+        met = np.repeat(np.arange(len(sequences.user_ids)), sequences.lengths) * num_items
+        met = np.sort(met + sequences.items)
+        candidates[:, :-1] = _draw_unmet(streams, users, met, num_items, num_candidates - 1)
+    else:
+        _check_weighted(sequences, weights, num_candidates, setting)
+        candidates[:, :-1] = _draw_weighted(streams, users, sequences, weights, num_candidates - 1)
     # The target takes a random place; whoever stood there moves to the end.
     place = _below(splitmix64(streams, 0), num_candidates)
     rows = np.arange(len(users))
     candidates[:, -1] = candidates[rows, place]
     candidates[rows, place] = sequences.items[sequences.starts[users] + positions]
     return candidates
+
+
+def with_candidates(examples: Dataset, candidates: npt.NDArray[np.integer]) -> Dataset:
+    """Return examples with other candidates, `(examples, candidates)` item rows."""
+    table = examples.with_format("arrow")[:]
+    ends = np.arange(len(candidates) + 1) * candidates.shape[1]
+    lists = pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.array(candidates.ravel(), pa.int32())
+    )
+    return Dataset(table.set_column(table.column_names.index("candidates"), "candidates", lists))
 
 
 def _draw_unmet(
@@ -88,6 +110,46 @@ def _draw_unmet(
     return drawn
 
 
+def _draw_weighted(
+    streams: KeyArray, users: IntArray, sequences: Sequences, weights: FloatArray, count: int
+) -> IntArray:
+    """Return `count` unmet items of each stream, drawn one after the other by weight.
+
+    The items whose exponential waiting times end first are such a draw (Efraimidis and Spirakis,
+    2006).
+    """
+    drawn = np.empty((len(streams), count), dtype=np.int64)
+    places = np.arange(1, len(weights) + 1, dtype=np.uint64)
+    size = max(1, _PROPOSALS_AT_ONCE // len(weights))
+    with np.errstate(divide="ignore"):  # what has no weight waits for ever
+        means = 1 / weights
+    for begin in range(0, len(streams), size):
+        rows = slice(begin, begin + size)
+        bits = splitmix64(streams[rows, None], places) >> np.uint64(11)
+        waiting = -np.log((bits.astype(np.float64) + 0.5) * 2.0**-53) * means
+        for row, user in enumerate(users[rows]):
+            waiting[row, sequences.items[sequences.starts[user] : sequences.starts[user + 1]]] = (
+                np.inf
+            )
+        drawn[rows] = waiting.argsort(axis=1)[:, :count]
+    return drawn
+
+
+def _check_weighted(
+    sequences: Sequences, weights: FloatArray, num_candidates: int, setting: str
+) -> None:
+    has_weight = np.concatenate([[0], (weights[sequences.items] > 0).cumsum()])
+    met = np.diff(has_weight[sequences.starts])
+    unmet = int((weights > 0).sum()) - met
+    user = int(unmet.argmin())
+    if unmet[user] < num_candidates - 1:
+        raise InputError(
+            f"{num_candidates} candidates need {num_candidates - 1} items with a weight that a "
+            f"user never met, but for user `{sequences.user_ids[user]}` there are {unmet[user]}; "
+            f"set {setting} to {unmet[user] + 1} or less"
+        )
+
+
 def _repeats(values: IntArray) -> npt.NDArray[np.bool_]:
     """Mark the values that stand in their row already."""
     order = values.argsort(axis=1, kind="stable")
@@ -112,12 +174,12 @@ def _below(random: KeyArray, bound: int) -> IntArray:
     return ((random >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
-def _check_enough(sequences: Sequences, num_items: int, num_candidates: int) -> None:
+def _check_enough(sequences: Sequences, num_items: int, num_candidates: int, setting: str) -> None:
     unmet = num_items - sequences.lengths
     user = int(unmet.argmin())
     if unmet[user] < num_candidates - 1:
         raise InputError(
             f"{num_candidates} candidates need {num_candidates - 1} items that a user never met, "
             f"but user `{sequences.user_ids[user]}` has met all but {unmet[user]} of {num_items} "
-            f"items; set data.num_candidates to {unmet[user] + 1} or less"
+            f"items; set {setting} to {unmet[user] + 1} or less"
         )

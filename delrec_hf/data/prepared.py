@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
 
 from delrec_hf.data.account import LEFT_OUT
-from delrec_hf.data.candidates import draw_candidates
+from delrec_hf.data.candidates import draw_candidates, with_candidates
 from delrec_hf.data.config import DataConfig
 from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.sequences import Sequences, Split, build_sequences, split_sequences
@@ -96,19 +96,34 @@ class PreparedData:
             info=read_json(folder / "info.json"),
         )
 
-    def with_other_candidates(self, examples: Dataset, seed: int) -> Dataset:
-        """Return examples with candidates drawn by another seed than the stored ones.
+    def with_other_candidates(
+        self,
+        examples: Dataset,
+        seed: int,
+        num_candidates: int | None = None,
+        weights: FloatArray | None = None,
+    ) -> Dataset:
+        """Return examples with other candidates than the stored ones.
 
         Args:
             examples: Rows of one of the parts.
             seed: Decides every draw; that of the data draws the stored ones again.
+            num_candidates: How many each example gets, its target included; default: as stored.
+            weights: `(items,)` what the others are drawn by; default: all alike, as stored.
+
+        Raises:
+            InputError: If too few items can be drawn for somebody.
         """
-        num_candidates = self.info["num_candidates"]
-        candidates = draw_candidates(*self._places(examples), len(self.items), num_candidates, seed)
-        ends = np.arange(len(candidates) + 1) * num_candidates
-        asked = examples.with_format("arrow")[:]
-        place = asked.column_names.index("candidates")
-        return Dataset(asked.set_column(place, "candidates", _lists(candidates.ravel(), ends)))
+        number = num_candidates or self.info["num_candidates"]
+        found = draw_candidates(
+            *self._places(examples),
+            len(self.items),
+            number,
+            seed,
+            weights=weights,
+            setting="evaluate.num_candidates",
+        )
+        return with_candidates(examples, found)
 
     def chances(self, examples: Dataset) -> FloatArray | None:
         """Return how likely each candidate is the target, where a toy world's rule tells.

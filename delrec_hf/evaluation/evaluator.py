@@ -3,13 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from delrec_hf.errors import InputError
+from delrec_hf.errors import InputError, suggest
 from delrec_hf.evaluation.metrics import EXPECTED_HR, expected_hr_at_1, per_user_metrics
 from delrec_hf.evaluation.order import order_sensitivity
 from delrec_hf.evaluation.systems import Outputs, Score, System, check_names
@@ -21,6 +22,9 @@ IntArray = npt.NDArray[np.int64]
 
 LOG_LOSS = "log_loss"
 """Minus the log-chance of the target among the candidates, in nats; lower is better."""
+
+DRAWN = ("uniform", "popularity", "teacher")
+"""Ways to draw candidates: all items alike, by their training interactions, the teacher's best."""
 
 _PERMUTED_USERS = 200
 
@@ -83,6 +87,17 @@ class EvaluateConfig:
             "them, to see how many first choices change"
         },
     )
+    candidates: str = field(
+        default="uniform",
+        metadata={
+            "help": "what stands beside the target: `uniform` draws, draws by `popularity`, the "
+            "`teacher`'s best (hard negatives); or a .parquet file of published candidates"
+        },
+    )
+    num_candidates: int | None = field(
+        default=None,
+        metadata={"help": "how many candidates, the target included; default: data.num_candidates"},
+    )
     candidates_seed: int | None = field(
         default=None,
         metadata={"help": "draw other candidates for the test users; default: those of data.seed"},
@@ -95,6 +110,32 @@ class EvaluateConfig:
         for name in ("fit_users", "retrieve", "whole_catalogue", "permutations"):
             if getattr(self, name) < 0:
                 raise InputError(f"`evaluate.{name}` is {getattr(self, name)}; expected 0 or more")
+        self._check_candidates()
+
+    @property
+    def candidates_file(self) -> Path | None:
+        """The file that candidates are read from, if they are not drawn."""
+        return None if self.candidates in DRAWN else Path(self.candidates).expanduser()
+
+    def _check_candidates(self) -> None:
+        if self.num_candidates is not None and self.num_candidates < 2:
+            raise InputError(
+                f"`evaluate.num_candidates` is {self.num_candidates}; expected 2 or more, the "
+                "target among them"
+            )
+        if self.candidates_file is None:
+            return
+        if self.candidates_file.suffix != ".parquet":
+            raise InputError(
+                f"`evaluate.candidates` is `{self.candidates}`; expected {', '.join(DRAWN)} or a "
+                f".parquet file of candidates{suggest(self.candidates, DRAWN)}"
+            )
+        for name in ("num_candidates", "candidates_seed"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"`evaluate.candidates` is a file and `evaluate.{name}` is "
+                    f"{getattr(self, name)}; leave the latter out, as the file decides it"
+                )
 
 
 @dataclass

@@ -22,6 +22,11 @@ _LISTS_NOTE = (
 def notes(results: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know beside the tables."""
     found = []
+    if results.get("protocol", {}).get("split") == "leave-one-out":
+        found.append(
+            "Leave-one-out: training saw what other users did after a test target's time; "
+            "`data.split: time` keeps that out."
+        )
     best = results.get("protocol", {}).get("best_hr_at_1")
     if best is not None:
         found.append(

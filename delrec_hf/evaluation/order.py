@@ -1,9 +1,9 @@
 """How much a ranking hangs on the order in which candidates are listed."""
 
 import numpy as np
-import pyarrow as pa
 from datasets import Dataset
 
+from delrec_hf.data.candidates import with_candidates
 from delrec_hf.evaluation.systems import Score
 
 
@@ -27,13 +27,6 @@ def order_sensitivity(score: Score, examples: Dataset, permutations: int, seed: 
     for _ in range(permutations):
         order = generator.permuted(np.tile(np.arange(candidates.shape[1]), (len(rows), 1)), axis=1)
         listed = np.take_along_axis(candidates, order, axis=1)
-        again = score(_with_candidates(examples, listed)).argmax(axis=1)
+        again = score(with_candidates(examples, listed)).argmax(axis=1)
         changed.append(float((listed[rows, again] != first).mean()))
     return float(np.mean(changed))
-
-
-def _with_candidates(examples: Dataset, candidates: np.ndarray) -> Dataset:
-    table = examples.with_format("arrow")[:]
-    place = table.column_names.index("candidates")
-    lists = pa.array(candidates.tolist(), table.schema.field("candidates").type)
-    return Dataset(table.set_column(place, "candidates", lists))

@@ -17,6 +17,12 @@ WITH_INTERVAL = ("hr@1", "ndcg@10")
 
 _LONGEST_NAME = 22
 _UNKNOWN = "-"
+_DRAWN = {
+    "uniform": "uniform draws",
+    "popularity": "drawn by popularity",
+    "teacher": "the teacher's best beside the target",
+    "file": "as published",
+}
 
 
 def format_table(results: Mapping[str, Any]) -> str:
@@ -56,7 +62,7 @@ def protocol_line(results: Mapping[str, Any]) -> str:
         "dataset": protocol.get("dataset"),
         "split": protocol.get("split"),
         "users": protocol.get("users"),
-        "candidates": protocol.get("num_candidates"),
+        "candidates": _candidates(protocol),
         "history": protocol.get("history_length"),
         "ties": protocol.get("tie_rule"),
         "seeds": ", ".join(str(seed) for seed in seeds) if isinstance(seeds, list) else seeds,
@@ -80,6 +86,13 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     if results.get("distillation"):
         found.append(_agreement(results["distillation"]))
     return [table for table in found if table.rows]
+
+
+def _candidates(protocol: Mapping[str, Any]) -> str | None:
+    """Say how many candidates there are, and how they came to stand there."""
+    number = protocol.get("num_candidates")
+    drawn = protocol.get("candidates", {}).get("drawn")
+    return number if drawn is None else f"{number} ({_DRAWN.get(drawn, drawn)})"
 
 
 def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -55,6 +55,7 @@ def summarise(
         "protocol": {
             **protocol,
             **({} if limit is None else {"best_hr_at_1": limit}),
+            "num_candidates": len(scores.examples[0]["candidates"]),
             "users": len(scores.examples),
             "fit_users": len(scores.validation),
             "tie_rule": TIE_RULE,
@@ -122,9 +123,18 @@ def means(values: Mapping[str, FloatArray]) -> dict[str, Any]:
 
 
 def _bounds(values: FloatArray, metric: str) -> list[float]:
-    """Return the interval of a mean, cut to what the metric can be."""
+    """Return the interval of a mean, cut to what the metric can be.
+
+    That of U users who all have 0 or all 1 is the binomial one (Clopper and Pearson, 1934): no hit
+    among a few users does not mean that there is none.
+    """
     low, high = estimate(values).interval()
-    return [max(low, 0.0), high if metric == LOG_LOSS else min(high, 1.0)]
+    if metric == LOG_LOSS:
+        return [max(low, 0.0), high]
+    reach = 0.025 ** (1 / values.shape[-1])
+    if (values == values.flat[0]).all() and values.flat[0] in (0, 1):
+        return [0.0, 1 - reach] if not values.flat[0] else [reach, 1.0]
+    return [max(low, 0.0), min(high, 1.0)]
 
 
 def weights(fusion: Fusion | None) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from datasets import Dataset
 
+from delrec_hf.data.candidates import with_candidates
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.described import Describer
@@ -66,14 +66,6 @@ def retrieve(
     items = np.random.default_rng(seed).permuted(items, axis=1)
     held = (items == np.array(examples["target"][:], dtype=np.int32)[:, None]).any(axis=1)
     return Retrieved(with_candidates(examples, items).select(np.flatnonzero(held)), held)
-
-
-def with_candidates(examples: Dataset, items: npt.NDArray[np.int32]) -> Dataset:
-    """Return examples with other candidates, `(examples, candidates)`."""
-    table = examples.with_format("arrow")[:]
-    lists = pa.array(items.tolist(), pa.list_(pa.int32()))
-    place = table.column_names.index("candidates")
-    return Dataset(table.set_column(place, "candidates", lists))
 
 
 def summarise_retrieved(

@@ -69,7 +69,12 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
     }
     over = {**OVER_USERS, **({"intervals": "seeds and users"} if len(seeds) > 1 else {})}
     return {
-        "protocol": {**results[0]["protocol"], "seeds": list(seeds), **over},
+        "protocol": {
+            **results[0]["protocol"],
+            **_candidates([one["protocol"] for one in results]),
+            "seeds": list(seeds),
+            **over,
+        },
         "systems": systems,
         "comparisons": comparisons(per_user, names),
         **_slices(tables[0], per_user, names),
@@ -78,6 +83,15 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
 
 def _spread(values: FloatArray) -> float:
     return float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def _candidates(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the candidates are; a teacher's differ between seeds, and so do their files."""
+    found = [one["candidates"] for one in protocols if "candidates" in one]
+    hashes = [one["sha256"] for one in found]
+    if len(set(hashes)) < 2:
+        return {}
+    return {"candidates": {**found[0], "sha256": hashes}}
 
 
 def _of_each_seed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from delrec_hf.data.candidates import with_candidates
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import Scores
 from delrec_hf.evaluation.metrics import METRICS
 from delrec_hf.evaluation.results import comparisons, means
-from delrec_hf.evaluation.retrieval import with_candidates
 from delrec_hf.evaluation.systems import System
 from delrec_hf.teachers.histories import Histories, column
 

@@ -10,6 +10,13 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.candidates import (
+    Drawing,
+    check_as_many,
+    read_candidates,
+    sha256_of,
+    write_candidates,
+)
 from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
 from delrec_hf.evaluation.report import format_table
@@ -37,6 +44,7 @@ from delrec_hf.reporting.reading import PICTURE_FILE
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.loading import load_teacher
+from delrec_hf.teachers.teacher import Teacher
 from delrec_hf.training.soft_prompt import new_soft_prompt
 
 logger = get_logger(__name__)
@@ -47,7 +55,10 @@ def evaluate(run: Run) -> None:
     config = run.recipe.settings("evaluate")
     has_backbone = {"backbone"} if "backbone" in run.recipe.sections else set()
     systems = chosen_systems(config.systems, run.finished | has_backbone, run.folder)
-    examples = _test_examples(run, config)
+    validation, examples, candidates = _sampled(run, config)
+    listed = run.recipe.settings("instructions").listed
+    if listed:
+        check_as_many(systems, examples, run.prepared.info["num_candidates"])
     outputs = Outputs(
         folder=run.folder,
         prepared=run.prepared,
@@ -58,9 +69,9 @@ def evaluate(run: Run) -> None:
         scores=run.scores,
     )
     scores = Scores(
-        _validation_examples(run, config),
+        validation,
         examples,
-        run.prepared.chances(examples),
+        run.prepared.chances(examples) if candidates["drawn"] == "uniform" else None,
         seen=Popularity.fit(run.prepared).counts[examples["target"][:]].astype(np.int64),
     )
     describer = Describer.of(run.prepared, config.diversity_column)
@@ -69,19 +80,21 @@ def evaluate(run: Run) -> None:
         retrieved, held = _retrieved(run, config, scores)
         regimes.append(retrieved)
     if config.whole_catalogue:
-        check_unlisted(systems, listed=run.recipe.settings("instructions").listed)
+        check_unlisted(systems, listed=listed)
         some = some_users(examples, config.whole_catalogue, config.seed)
         regimes.append(whole := whole_catalogue(run.prepared, some))
-    permutations = config.permutations if run.recipe.settings("instructions").listed else 0
+    permutations = config.permutations if listed else 0
     for system in systems:
         measure(system, outputs, regimes, permutations)
     agreed = None
     if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
-        agreed = _agreement(run, outputs, examples)
+        stored = run.prepared.examples["test"]
+        same = np.isin(stored["user_id"][:], examples["user_id"][:])
+        agreed = _agreement(run, outputs, stored.select(np.flatnonzero(same)))
     if not PartialState().is_main_process:
         return
     teacher = _teacher_name(run)
-    results = summarise(scores, _protocol(run, config), teacher, config)
+    results = summarise(scores, _protocol(run, config, candidates), teacher, config)
     if config.retrieve:
         results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config, describer)
     if config.whole_catalogue:
@@ -105,33 +118,54 @@ def _record(model: Path, results: dict[str, Any], fusion: Fusion | None) -> None
     write_text(model / "README.md", model_card(model))
 
 
-def _test_examples(run: Run, config: EvaluateConfig) -> Dataset:
-    """Return the test examples that are ranked, with other candidates if the recipe asks so."""
-    examples = run.prepared.examples["test"]
-    if config.candidates_seed is not None:
-        examples = run.prepared.with_other_candidates(examples, config.candidates_seed)
-    return some_users(examples, config.max_users, config.seed)
-
-
-def _validation_examples(run: Run, config: EvaluateConfig) -> Dataset:
-    """Return the examples that weights are fitted on."""
-    examples = run.prepared.examples["validation"]
-    if not config.fit_users or not len(examples):
+def _sampled(run: Run, config: EvaluateConfig) -> tuple[Dataset, Dataset, dict[str, Any]]:
+    """Return the validation and the test examples, and what their candidates are."""
+    prepared, file = run.prepared, config.candidates_file
+    fits = config.fit_users and len(prepared.examples["validation"])
+    if not fits:
         logger.info("evaluate: without log-loss: it needs weights, fitted on validation users")
-        return examples.select([])
-    return some_users(examples, config.fit_users, config.seed)
+    given = dict(prepared.examples) if file is None else read_candidates(file, prepared)
+    validation = some_users(given["validation"], config.fit_users if fits else 0, config.seed)
+    test = some_users(given["test"], config.max_users, config.seed)
+    if not len(test):
+        raise InputError(
+            f"`evaluate.candidates` {file} holds no test users; give a file with rows of `test`"
+        )
+    if file is not None:
+        logger.info("evaluate: candidates of %d test users from %s", len(test), file)
+        facts = {"drawn": "file", "file": str(config.candidates)}
+        return validation, test, {**facts, "sha256": sha256_of(file)}
+    drawing = Drawing(
+        config.candidates,
+        config.num_candidates or prepared.info["num_candidates"],
+        _teacher(run, "candidates: teacher") if config.candidates == "teacher" else None,
+    )
+    seed = prepared.info["seed"]
+    other = seed if config.candidates_seed is None else config.candidates_seed
+    validation = drawing.draw(prepared, validation, seed)
+    test = drawing.draw(prepared, test, other)
+    path = run.folder / "candidates" / f"{drawing.kind}-{drawing.count}-seed{other}.parquet"
+    facts = {"drawn": drawing.kind, "file": f"{path.parent.name}/{path.name}"}
+    if PartialState().is_main_process:
+        parts = {"validation": validation, "test": test}
+        facts["sha256"] = write_candidates(path, prepared, parts)
+    return validation, test, facts
+
+
+def _teacher(run: Run, asked: str) -> Teacher:
+    if "teach" not in run.finished:
+        raise InputError(
+            f"`evaluate.{asked}` needs a finished stage `teach` of this recipe in {run.folder}; "
+            "run `delrec run` for all stages, or do without"
+        )
+    return load_teacher(run.folder / "teacher", run.prepared)
 
 
 def _retrieved(
     run: Run, config: EvaluateConfig, sampled: Scores
 ) -> tuple[Scores, npt.NDArray[np.bool_]]:
     """Return the regime of the teacher's own candidates, and whose target is among them."""
-    if "teach" not in run.finished:
-        raise InputError(
-            "`evaluate.retrieve` needs a finished stage `teach` of this recipe in "
-            f"{run.folder}; run `delrec run` for all stages, or set it to 0"
-        )
-    teacher = load_teacher(run.folder / "teacher", run.prepared)
+    teacher = _teacher(run, "retrieve")
     validation, test = (
         retrieve(teacher, run.prepared, examples, config.retrieve, config.seed)
         for examples in (sampled.validation, sampled.examples)
@@ -145,12 +179,11 @@ def _retrieved(
     return Scores(validation.examples, test.examples), test.held
 
 
-def _protocol(run: Run, config: EvaluateConfig) -> dict[str, Any]:
+def _protocol(run: Run, config: EvaluateConfig, candidates: dict[str, Any]) -> dict[str, Any]:
     """Return what was measured on: the facts that head the report."""
     info = run.prepared.info
-    facts = ["dataset", "split", "num_candidates", "history_length"]
-    protocol = {name: info[name] for name in facts}
-    protocol["seeds"] = [info["seed"]]
+    protocol = {name: info[name] for name in ("dataset", "split", "history_length")}
+    protocol |= {"candidates": candidates, "seeds": [info["seed"]]}
     if config.candidates_seed is not None:
         protocol["candidates_seed"] = config.candidates_seed
     return protocol

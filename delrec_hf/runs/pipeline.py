@@ -187,6 +187,9 @@ def _fingerprint(
         inputs.append(before["teach"])
     if stage.name in ("calibrate", "evaluate") and "backbone" in settings:
         inputs.append(_print_of(recipe.settings("backbone").model_name_or_path))
+    published = recipe.settings("evaluate").candidates_file if stage.name == "evaluate" else None
+    if published is not None:
+        inputs.append(_print_of(str(published)))
     return fingerprint(stage.name, settings, inputs, TEMPLATE_VERSION, FORMAT_VERSION)
 
 

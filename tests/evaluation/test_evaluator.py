@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.claims import side
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
-from delrec_hf.evaluation.results import summarise
+from delrec_hf.evaluation.results import means, summarise
 from delrec_hf.evaluation.systems import SYSTEMS, System, chosen_systems
 
 USERS, CANDIDATES = 300, 6
@@ -85,6 +86,14 @@ def test_the_log_loss_is_that_of_the_best_temperature_of_validation_users(
         low, high = found["ci95"]["log_loss"]
         assert low < found["log_loss"] < high
     assert results["protocol"]["fit_users"] == 400
+
+
+def test_no_hit_among_some_users_is_not_taken_for_none_at_all() -> None:
+    found = means({"hr@1": np.zeros(100), "hr@10": np.ones((3, 100)), "ndcg@10": np.ones(1)})
+    low, high = stats.binomtest(0, 100).proportion_ci()
+    np.testing.assert_allclose(found["ci95"]["hr@1"], [low, high], rtol=1e-9)
+    np.testing.assert_allclose(found["ci95"]["hr@10"], [1 - high, 1 - low], rtol=1e-9)
+    assert "ndcg@10" not in found["ci95"]  # one user
 
 
 def test_scores_that_mislead_are_no_better_than_none(

@@ -1,15 +1,18 @@
 """Evaluation ranks with what is there, reads nothing else, and says what is missing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.candidates import sha256_of
 from delrec_hf.evaluation.systems import NAMES, SYSTEMS
 from delrec_hf.instructions.rows import some_users
 from delrec_hf.runs.pipeline import run_recipe
@@ -194,6 +197,51 @@ def test_other_test_candidates_repeat_the_evaluation_alone(
     after = results(prepared_run)
     assert after["protocol"]["candidates_seed"] == 7
     assert after["systems"]["popularity"]["mrr"] != before["systems"]["popularity"]["mrr"]
+
+
+def test_candidates_of_any_kind_and_size_need_no_other_preparation(
+    prepared_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def evaluated(**changes: Any) -> dict[str, Any]:
+        asked = {"systems": ["popularity", "teacher"], "fit_users": 6, **changes}
+        other = recipe(prepared_run, evaluate=asked)
+        assert stages_run(other, caplog, "evaluate") == ["evaluate"]
+        return results(prepared_run)
+
+    run_recipe(recipe(prepared_run), "teach")
+    drawn = {kind: evaluated(candidates=kind, num_candidates=30) for kind in ("uniform", "teacher")}
+    for kind, found in drawn.items():
+        said = found["protocol"]["candidates"]
+        assert (said["drawn"], found["protocol"]["num_candidates"]) == (kind, 30)
+        assert sha256_of(prepared_run / said["file"]) == said["sha256"]
+    # A popular teacher's negatives are the hardest for popularity.
+    mrr = [found["systems"]["popularity"]["mrr"] for found in drawn.values()]
+    assert mrr[0] > mrr[1]
+    # What was published is ranked alike by whoever prepared the same data.
+    published = prepared_run / said["file"]
+    again = evaluated(candidates=str(published))
+    assert again["protocol"]["candidates"] == {**said, "drawn": "file", "file": str(published)}
+    for name, system in drawn["teacher"]["systems"].items():
+        assert without_seconds(again["systems"][name]) == without_seconds(system)
+    # Another file under the same name holds other candidates.
+    shutil.copy(prepared_run / drawn["uniform"]["protocol"]["candidates"]["file"], published)
+    assert evaluated(candidates=str(published))["systems"]["popularity"]["mrr"] == mrr[0]
+
+
+def test_weights_are_fitted_without_the_test_targets(prepared_run: Path) -> None:
+    asked = {"systems": ["popularity"], "fit_users": 8}
+    run_recipe(recipe(prepared_run, evaluate=asked), "evaluate")
+    before = results(prepared_run)["systems"]
+    folder = prepared_run / "data" / "examples" / "test"
+    test = Dataset.load_from_disk(str(folder))
+    turned = [row["candidates"][row["candidates"][0] == row["target"]] for row in test]
+    changed = test.remove_columns("target").add_column("target", turned).cast(test.features)
+    shutil.rmtree(folder)
+    Dataset(changed.data.table).save_to_disk(str(folder))
+    run_recipe(recipe(prepared_run, evaluate={**asked, "permutations": 3}), "evaluate")
+    after = results(prepared_run)["systems"]
+    assert after["popularity"]["weights"] == before["popularity"]["weights"]
+    assert after["popularity"]["mrr"] != before["popularity"]["mrr"]
 
 
 def test_the_toy_worlds_rule_gives_expected_hr_at_1_on_whatever_is_ranked(tmp_path: Path) -> None:
