@@ -1,8 +1,9 @@
-"""The commands of a finished model: recommend, serve, export, push; and of a backbone's file."""
+"""The commands of a finished model, from recommend to push; and of a backbone's file."""
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,9 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     _add_loading(why)
 
     serve = add("serve", "answer over HTTP with a finished model", _serve)
-    serve.add_argument("--model", required=True, help="folder or Hub id of a model")
-    serve.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
-    )
-    serve.add_argument(
-        "--port", type=int, default=8000, help="its port (default: %(default)s; 0: any free one)"
-    )
-    _add_loading(serve)
+    _add_address(serve, 8000)
+    demo = add("demo", "show a finished model on a page in the browser", _demo)
+    _add_address(demo, 7860)
 
     export = add("export", "fold prompt and LoRA into a plain checkpoint", _export)
     export.add_argument("--model", required=True, help="folder or Hub id of a model")
@@ -120,6 +116,20 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     push.add_argument("--repo_id", required=True, help="name on the Hub: OWNER/NAME")
     push.add_argument("--private", action="store_true", help="make the repository private")
     push.add_argument("--dry_run", action="store_true", help="print card and files, send nothing")
+
+
+def _add_address(command: argparse.ArgumentParser, port: int) -> None:
+    command.add_argument("--model", required=True, help="folder or Hub id of a model")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    command.add_argument(
+        "--port",
+        type=int,
+        default=port,
+        help="its port (default: %(default)s; 0: any free one)",
+    )
+    _add_loading(command)
 
 
 def _add_with_teacher(command: argparse.ArgumentParser) -> None:
@@ -239,17 +249,31 @@ def _explain(known: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _serve(known: argparse.Namespace, _: Sequence[str]) -> None:
-    try:
+    with _extra("serve", ("fastapi", "uvicorn")):
         from delrec_hf.serving.server import serve
-    except ModuleNotFoundError as missing:
-        if missing.name not in ("fastapi", "uvicorn"):
-            raise
-        raise InputError(
-            f"`delrec serve` needs {missing.name}: `pip install 'delrec-hf[serve]'` (in a "
-            "checkout: `pip install -c constraints.txt fastapi uvicorn`)"
-        ) from missing
 
     serve(known.model, known.host, known.port, **_loading(known))
+
+
+def _demo(known: argparse.Namespace, _: Sequence[str]) -> None:
+    with _extra("demo", ("gradio",)):
+        from delrec_hf.demo.server import serve_page
+
+    serve_page(known.model, known.host, known.port, **_loading(known))
+
+
+@contextmanager
+def _extra(command: str, packages: Sequence[str]) -> Iterator[None]:
+    """Say in one line what a command needs that is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        if missing.name not in packages:
+            raise
+        raise InputError(
+            f"`delrec {command}` needs {missing.name}: `pip install 'delrec-hf[{command}]'` (in a "
+            f"checkout: `pip install -c constraints.txt {' '.join(packages)}`)"
+        ) from missing
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

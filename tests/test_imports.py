@@ -12,6 +12,7 @@ FLOORS = (
     {"cli"},
     {"model_commands"},
     {"launch"},
+    {"demo"},
     {"serving"},
     {"runs"},
     {"batch"},

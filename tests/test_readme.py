@@ -7,7 +7,8 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,17 +102,27 @@ print("the same")
 @pytest.mark.slow
 def test_commands_on_a_finished_model_run(folder: Path) -> None:
     used = [c for c in commands("delrec ") if "runs/quickstart/model" in c]
-    (serve,) = [c for c in used if c.startswith("delrec serve ")]
-    used.remove(serve)
+    servers = {c.split()[1]: c for c in used if c.startswith(("delrec serve ", "delrec demo "))}
+    used = [c for c in used if c not in servers.values()]
     assert {c.split()[1] for c in used} == {"recommend", "explain", "export", "push"}
     for command in used:
         run(command, folder)
     (ask,) = commands("curl ")
-    # Any free port: another one may be taken here.
+    with answering(servers["serve"], "serving", folder) as port:
+        found = json.loads(run(ask.replace("8000", port), folder))
+    assert len(found["recommendations"]) == 5
+    pytest.importorskip("gradio", reason="needs gradio, which the extra `dev` brings")
+    with answering(servers["demo"], "showing", folder) as port:
+        assert "DELRec" in run(f"curl --silent http://127.0.0.1:{port}/", folder)
+
+
+@contextmanager
+def answering(command: str, says: str, folder: Path) -> Iterator[str]:
+    """Start a server on a free port, the usual one may be taken; it ends when it is told to."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     process = subprocess.Popen(
-        shlex.split(f"{Path(sys.executable).parent}/{serve} --port {port}"),
+        shlex.split(f"{Path(sys.executable).parent}/{command} --port {port}"),
         cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         stderr=subprocess.PIPE,
@@ -119,9 +130,8 @@ def test_commands_on_a_finished_model_run(folder: Path) -> None:
     )
     try:
         assert process.stderr is not None
-        assert any("serving runs/quickstart/model" in line for line in process.stderr)
-        found = json.loads(run(ask.replace("8000", port), folder))
-        assert len(found["recommendations"]) == 5
+        assert any(f"{says} runs/quickstart/model" in line for line in process.stderr)
+        yield port
         process.terminate()
         process.communicate(timeout=60)
         assert process.returncode == 0

@@ -61,7 +61,7 @@ def draw(title: str, facts: Sequence[str], series: Sequence[str], panels: Sequen
     page = _Page()
     page.text(title, size=18, bold=True, after=27)
     for fact in facts:
-        page.text(_with_minus(fact), colour=_PALE)
+        page.text(with_minus(fact), colour=_PALE)
     if len(series) > 1:
         page.legend(series)
     for panel in panels:
@@ -147,7 +147,7 @@ class _Page:
             self._row(bar, top + (number + 0.5) * _ROW, place)
         self._y = bottom + 15
         for tick in ticks:
-            self._put(_with_minus(f"{tick:g}"), place(tick), colour=_PALE, anchor="middle", size=12)
+            self._put(with_minus(f"{tick:g}"), place(tick), colour=_PALE, anchor="middle", size=12)
         self._y += _LINE
 
     def _row(self, bar: Bar, middle: float, place) -> None:  # type: ignore[no-untyped-def]
@@ -157,8 +157,8 @@ class _Page:
         for number, (value, colour) in enumerate(zip(bar.values, _COLOURS, strict=False)):
             left, right = sorted((place(0.0), place(value)))
             self._rect(left, top + number * _BAR, right - left, _BAR - 0.5, colour)
-        self._put(_with_minus(f"{bar.total:+.2f}"), _COLUMNS[0], anchor="end")
-        self._put(_with_minus(bar.note), _COLUMNS[1], anchor="end")
+        self._put(with_minus(f"{bar.total:+.2f}"), _COLUMNS[0], anchor="end")
+        self._put(with_minus(bar.note), _COLUMNS[1], anchor="end")
 
     def _rect(self, x: float, y: float, width: float, height: float, colour: str) -> None:
         self._elements.append(
@@ -209,6 +209,6 @@ def _ticks(values: Sequence[float]) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _with_minus(text: str) -> str:
+def with_minus(text: str) -> str:
     """Return a text whose negative numbers have a minus, which is as wide as a plus."""
     return re.sub(r"(?<!\w)-(?=\d)", "\u2212", text)

@@ -51,7 +51,7 @@ class Explanation:
 
     def text(self) -> str:
         """Return the explanation as plain text."""
-        blocks = ["\n".join([f'Why "{self.title}" ({self.item_id})?', *self._facts()])]
+        blocks = ["\n".join([f'Why "{self.title}" ({self.item_id})?', *self.facts()])]
         blocks.append("\n".join(self._history_lines()))
         blocks.append("\n".join(self._adapter_lines()))
         ranked = [
@@ -72,8 +72,8 @@ class Explanation:
         >>> "A &amp; B" in one.figure()
         True
         """
-        series = [NAMES[name] for name in self.standing.parts]
-        return draw(f'Why "{shortened(self.title, 60)}"?', self._facts(), series, self._panels())
+        heading = f'Why "{shortened(self.title, 60)}"?'
+        return draw(heading, self.facts(), self.series(), self.panels())
 
     def save(self, path: str | Path) -> None:
         """Write a picture (`.svg`), a dictionary (`.json`) or a text (`.txt`).
@@ -83,7 +83,12 @@ class Explanation:
         """
         save(self, path)
 
-    def _facts(self) -> list[str]:
+    def series(self) -> list[str]:
+        """Return the names of what the leads are made of, in the order of the panels' values."""
+        return [NAMES[name] for name in self.standing.parts]
+
+    def facts(self) -> list[str]:
+        """Return where the candidate stands, in sentences."""
         now, others = self.standing, len(self.candidates) - 1
         made = " + ".join(
             f"{value:+.3f} {NAMES[name]}" if len(now.parts) > 1 else NAMES[name]
@@ -98,6 +103,40 @@ class Explanation:
             says = self.teacher
             facts.append(f"The teacher ranks it {says.rank} of {says.unseen} unseen items.")
         return facts
+
+    def panels(self) -> list[Panel]:
+        """Return what is drawn: what the history moves, and what the adapters do."""
+        history = [
+            Bar(
+                _label(one),
+                list(one.change.parts.values()),
+                one.change.lead,
+                str(one.without.rank),
+            )
+            for one in self.history
+        ]
+        adapters = [
+            Bar(name, [one.lead], one.lead, str(one.rank))
+            for name, one in self._by_adapters().items()
+        ]
+        note = (
+            "The lead, less the lead after the same history without this item; oldest first. "
+            "Changes do not add up."
+        )
+        return [
+            Panel(
+                "What each item of the history adds to the lead",
+                [note, *self._remarks()],
+                history,
+                ("lead", "rank without"),
+            ),
+            Panel(
+                "The language model's own lead, with and without its adapters",
+                [],
+                adapters,
+                ("lead", "rank"),
+            ),
+        ]
 
     def _formula(self) -> str:
         if self.weights is None:
@@ -149,39 +188,6 @@ class Explanation:
             "LoRA alone": one.without_prompt,
             "soft prompt and LoRA": one.both,
         }
-
-    def _panels(self) -> list[Panel]:
-        history = [
-            Bar(
-                _label(one),
-                list(one.change.parts.values()),
-                one.change.lead,
-                str(one.without.rank),
-            )
-            for one in self.history
-        ]
-        adapters = [
-            Bar(name, [one.lead], one.lead, str(one.rank))
-            for name, one in self._by_adapters().items()
-        ]
-        note = (
-            "The lead, less the lead after the same history without this item; oldest first. "
-            "Changes do not add up."
-        )
-        return [
-            Panel(
-                "What each item of the history adds to the lead",
-                [note, *self._remarks()],
-                history,
-                ("lead", "rank without"),
-            ),
-            Panel(
-                "The language model's own lead, with and without its adapters",
-                [],
-                adapters,
-                ("lead", "rank"),
-            ),
-        ]
 
 
 def save(explanation: Any, path: str | Path) -> None:

@@ -2,21 +2,17 @@
 
 import asyncio
 import logging
-import signal
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
-from delrec_hf.logging import get_logger
 from delrec_hf.ranking.recommendation import Recommendation
 from delrec_hf.recommender import Recommender
 from delrec_hf.serving.bodies import (
@@ -29,10 +25,9 @@ from delrec_hf.serving.bodies import (
     RecommendBody,
     RecommendManyBody,
 )
+from delrec_hf.serving.listening import address, answer, bound
 from delrec_hf.serving.refusals import HANDLERS, REFUSALS, Door
 from delrec_hf.serving.waiting import WaitingLine
-
-logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -214,48 +209,13 @@ def serve(model: str, host: str, port: int, **loading: Any) -> None:
     Raises:
         InputError: If the address cannot be listened on or the model cannot be loaded.
     """
-    with _bound(host, port) as listening:
+    with bound(host, port) as listening:
         recommender = Recommender.from_pretrained(model, **loading)
         some = [f"id:{one}" for one in recommender.item_ids[:2]]
         recommender.recommend(some[:1], some, disable_tqdm=True)  # the first one takes longest
         # What it logs is what users ask for.
         logging.getLogger("delrec_hf.data.lookup").setLevel("WARNING")
-        # uvicorn sends itself again the signal that it has obeyed.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        config = uvicorn.Config(
-            app_of(recommender, Limits(), model),
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-        )
-        listening.listen()  # who now connects waits until uvicorn accepts
-        shown = f"[{host}]" if ":" in host else host
-        logger.info(
-            "serving %s, %d items, at http://%s:%d/docs; SIGTERM or Ctrl-C ends it",
-            model,
-            len(recommender.item_ids),
-            shown,
-            listening.getsockname()[1],
-        )
-        uvicorn.Server(config).run(sockets=[listening])
-    logger.info("ended; nobody waits any more")
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that holds an address, and does not listen yet.
-
-    Raises:
-        InputError: If the address is not to be had.
-    """
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except (OSError, OverflowError) as error:
-        bound.close()
-        raise InputError(
-            f"cannot listen on {host}, port {port} ({error}); give an address of this machine with "
-            "--host and a free port with --port"
-        ) from error
-    return bound
+        app = app_of(recommender, Limits(), model)
+        place = address(host, listening)
+        shown = f"serving {model}, {len(recommender.item_ids)} items, at {place}/docs"
+        answer(app, listening, shown)

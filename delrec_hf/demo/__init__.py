@@ -1,0 +1,1 @@
+"""A finished model on a page in the browser."""
