@@ -16,7 +16,10 @@ def show(page: Any, folder: Path, script: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_is_shown_at_its_size(open_page: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_page_is_shown_at_its_size(
+    open_page: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DELREC_SCREENSHOTS", raising=False)
     page = open_page(390, 700)
     show(page, tmp_path, "document.title = innerWidth + ' by ' + innerHeight")
     assert page.title() == "390 by 700"

@@ -95,7 +95,13 @@ def page_of(desk: Desk, model: str) -> gr.Blocks:
         asked = gr.State()
         history.example(answers.example, None, history, **line)
         for event in (button.click, history.rank):
-            event(answers.rank, [history, parts, top_k], [ranking, why, asked], **line)
+            event(
+                answers.rank,
+                [history, parts, top_k],
+                [ranking, why, asked],
+                show_progress_on=ranking,
+                **line,
+            )
         ranking.explain(answers.explain, asked, why, trigger_mode="always_last", **line)
     page.queue(max_size=_WAITING)
     return page

@@ -1,5 +1,7 @@
 """An address of this machine, and an application that answers there until it is told to end."""
 
+import asyncio
+import logging
 import signal
 import socket
 
@@ -48,6 +50,7 @@ def answer(
         what: What is there and where, for the log.
         longest_end: Seconds after which connections are cut that have not ended by themselves.
     """
+    logging.getLogger("uvicorn.error").addFilter(_is_of_no_cut)
     # uvicorn sends itself again the signal that it has obeyed.
     signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
@@ -62,3 +65,10 @@ def answer(
     logger.info("%s; SIGTERM or Ctrl-C ends it", what)
     uvicorn.Server(config).run(sockets=[listening])
     logger.info("ended; nobody waits any more")
+
+
+def _is_of_no_cut(record: logging.LogRecord) -> bool:
+    """Say whether uvicorn tells of anything but connections that were cut at the end."""
+    fault = record.exc_info[1] if record.exc_info else None
+    is_count = str(record.msg).startswith("Cancel %s running task")
+    return not is_count and not isinstance(fault, asyncio.CancelledError)
