@@ -51,16 +51,9 @@ def page_of(desk: Desk, model: str) -> gr.Blocks:
         desk: Answers.
         model: How the page calls it.
     """
-    answers = _Answers(desk)
-    # One at a time asks the model, in the order they came.
-    line: dict[str, Any] = {
-        "concurrency_id": "model",
-        "concurrency_limit": 1,
-        "api_visibility": "private",
-    }
     with gr.Blocks(title=f"DELRec · {model}", analytics_enabled=False) as page:
         gr.HTML(_header(desk, model), apply_default_css=False, js_on_load=None)
-        with gr.Row(elem_classes="delrec-page"):
+        with gr.Row():
             with gr.Column(scale=4, min_width=280):
                 history = gr.HTML(
                     [],
@@ -81,30 +74,41 @@ def page_of(desk: Desk, model: str) -> gr.Blocks:
                 top_k = gr.Slider(1, MOST, value=10, step=1, label="How many")
                 button = gr.Button("Rank", variant="primary", elem_id="delrec-rank")
             with gr.Column(scale=9, min_width=280):
-                ranking = gr.HTML(
-                    markup.NOTHING,
-                    js_on_load=_script("ranking.js"),
-                    apply_default_css=False,
-                    elem_id="delrec-ranking",
-                )
-                why = gr.HTML(
-                    js_on_load=_script("explanation.js"),
-                    apply_default_css=False,
-                    elem_id="delrec-why",
-                )
-        asked = gr.State()
-        history.example(answers.example, None, history, **line)
-        for event in (button.click, history.rank):
-            event(
-                answers.rank,
-                [history, parts, top_k],
-                [ranking, why, asked],
-                show_progress_on=ranking,
-                **line,
-            )
-        ranking.explain(answers.explain, asked, why, trigger_mode="always_last", **line)
+                ranking = _answer("ranking", markup.NOTHING)
+                why = _answer("explanation")
+        _connect(_Answers(desk), history, parts, top_k, button, ranking, why)
     page.queue(max_size=_WAITING)
     return page
+
+
+def _answer(name: str, value: str = "") -> gr.HTML:
+    script = _script(f"{name}.js")
+    elem_id = f"delrec-{name}"
+    return gr.HTML(value, js_on_load=script, apply_default_css=False, elem_id=elem_id)
+
+
+def _connect(
+    answers: "_Answers",
+    history: gr.HTML,
+    parts: gr.Radio,
+    top_k: gr.Slider,
+    button: gr.Button,
+    ranking: gr.HTML,
+    why: gr.HTML,
+) -> None:
+    """Let what people do on the page be answered."""
+    # One at a time asks the model, in the order they came.
+    line: dict[str, Any] = {
+        "concurrency_id": "model",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+    }
+    asked = gr.State()
+    history.example(answers.example, None, history, **line)
+    given, shown = [history, parts, top_k], [ranking, why, asked]
+    for event in (button.click, history.rank):
+        event(answers.rank, given, shown, show_progress_on=ranking, **line)
+    ranking.explain(answers.explain, asked, why, trigger_mode="always_last", **line)
 
 
 def _look_ups(desk: Desk) -> list[Callable[[str], dict[str, Any]]]:

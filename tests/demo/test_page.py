@@ -126,7 +126,7 @@ def test_the_whole_way_without_a_mouse(
         "it => it === document.activeElement && it.getBoundingClientRect().top < innerHeight"
     )
     expected = recommender.explain(history, found[0].title)
-    rows = seen.page.locator("#delrec-why section").first.locator("tbody tr").all()
+    rows = seen.page.locator("#delrec-explanation section").first.locator("tbody tr").all()
     for row, one in zip(rows, expected.history, strict=True):
         assert row.get_by_role("rowheader").inner_text() == one.title
         change = one.change.parts
