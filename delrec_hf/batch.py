@@ -34,8 +34,8 @@ IntArray = npt.NDArray[np.int64]
 logger = get_logger(__name__)
 
 _NAMED = 3  # examples in a line
-_MODEL_FILES = ("delrec_config.json", "catalogue.parquet", "teacher", "*token*", "vocab*",
-                "merges*", "chat_template*")  # fmt: skip
+_MODEL_FILES = ("delrec_config.json", "catalogue.parquet", "teacher", "co_occurrence*",
+                "*token*", "vocab*", "merges*", "chat_template*")  # fmt: skip
 """What an artefact's rankings depend on beside the weights of the language model."""
 
 _RANKED = {

@@ -22,7 +22,6 @@ from delrec_hf.ranking.standing import (
     HistoryItem,
     Standing,
 )
-from delrec_hf.ranking.weighing import Fusion
 
 
 class _Ranks(Protocol):
@@ -91,7 +90,7 @@ def explain(
             "it; explain it with_teacher=False"
         )
     offered = _offered(recommender, seen, item, candidates, advices[0])
-    compared = _Comparison(offered, item, teacher.fusion if teacher and fuses else None)
+    compared = _Comparison(offered, item, teacher if fuses else None)
     prompts = [
         _prompt(recommender, one, offered, advice)
         for one, advice in zip(histories, advices, strict=True)
@@ -105,22 +104,22 @@ def explain(
         item_id=recommender.item_ids[item],
         title=recommender.titles[item],
         scoring=recommender.config.scoring,
-        weights=None if compared.fusion is None else compared.fusion.to_dict(),
+        weights=teacher.fusion.to_dict() if fuses and teacher and teacher.fusion else None,
         standing=now,
         history=_history(recommender, seen, now, shorter),
         adapters=_adapters(recommender.scorer, prompts[0], answers, scored[0], compared),
-        teacher=None if advices[0] is None or is_new else _advice(advices[0], seen, item),
+        teacher=_advice(teacher, None if is_new else advices[0], seen, item),
         candidates=_ranked(recommender, offered, compared.totals(scored[0], advices[0])),
     )
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The same candidates, scored again and again."""
+    """The same candidates, scored again and again, with a teacher or by the model alone."""
 
     offered: list[int]
     item: int
-    fusion: Fusion | None
+    teacher: FusedTeacher | None
 
     def totals(self, scores: FloatArray, advice: FloatArray | None) -> FloatArray:
         """Return what each candidate is ranked by, as `Recommender.recommend` does."""
@@ -145,10 +144,11 @@ class _Comparison:
         )
 
     def _weighted(self, scores: FloatArray, advice: FloatArray | None) -> dict[str, FloatArray]:
-        if self.fusion is None or advice is None:
+        if self.teacher is None or self.teacher.fusion is None or advice is None:
             return {"language_model": scores}
-        found = self.fusion.weighted({"delrec": scores, "teacher": advice[self.offered]})
-        return {"language_model": found["delrec"], "teacher": found["teacher"]}
+        name = self.teacher.name
+        found = self.teacher.fusion.weighted({"delrec": scores, name: advice[self.offered]})
+        return {"language_model": found["delrec"], name: found[name]}
 
 
 def _offered(
@@ -214,7 +214,7 @@ def _adapters(
 ) -> Adapters:
     """Score the candidates with one adapter or none, by the language model alone."""
     bare = replace(scorer, soft_prompt=None)
-    alone = replace(compared, fusion=None)
+    alone = replace(compared, teacher=None)
     found = [with_both, bare.score([prompt], [answers])[0]]
     with without_lora(scorer.backbone):
         found += [one.score([prompt], [answers])[0] for one in (scorer, bare)]
@@ -230,10 +230,14 @@ def _adapters(
     )
 
 
-def _advice(advice: FloatArray, seen: list[int], item: int) -> Advice:
+def _advice(
+    teacher: FusedTeacher | None, advice: FloatArray | None, seen: list[int], item: int
+) -> Advice | None:
+    if teacher is None or advice is None:
+        return None
     unseen = np.setdiff1d(np.arange(len(advice)), seen)
     rank = 1 + int((advice[unseen] > advice[item]).sum())
-    return Advice(float(advice[item]), rank, len(unseen))
+    return Advice(teacher.name, float(advice[item]), rank, len(unseen))
 
 
 def _ranked(recommender: _Ranks, offered: list[int], totals: FloatArray) -> list[Candidate]:

@@ -51,7 +51,9 @@ def add_model_commands(add: Callable[..., Any]) -> None:
     recommend.add_argument("--top_k", type=int, default=10, help="how many (default: 10)")
     _add_with_teacher(recommend)
     recommend.add_argument(
-        "--retrieve", type=int, help="how many items of the catalogue the teacher retrieves"
+        "--retrieve",
+        type=int,
+        help="how many items of the catalogue the teacher, or what stands in for it, retrieves",
     )
     recommend.add_argument("--json", action="store_true", help="print JSON")
     recommend.add_argument(
@@ -219,10 +221,13 @@ def _recommend_to_one(known: argparse.Namespace) -> None:
     if known.json:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
         return
-    if all(one.teacher is None for one in found):
+    if recommender.teacher is None or all(one.teacher is None for one in found):
         print("ranked by the language model alone")
     else:
-        print("ranked by the language model and its teacher: score, and each one's own with rank")
+        other = recommender.teacher.name.replace("teacher", "its teacher")
+        retrieved = f"retrieved by {other}, " if known.candidates is None else ""
+        ranked = f"ranked by the language model and {other}: score, and each one's own with rank"
+        print(f"{retrieved}{ranked}")
     for rank, one in enumerate(found, start=1):
         parts = ""
         if one.teacher is not None:

@@ -18,17 +18,15 @@ from delrec_hf.logging import progress
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
 from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
-from delrec_hf.ranking.asking import next_item_prompts
-from delrec_hf.ranking.catalogue import FloatArray, tournament
 from delrec_hf.ranking.explanation import Explanation
-from delrec_hf.ranking.fused_teacher import FusedTeacher, best_unseen
+from delrec_hf.ranking.fused_teacher import FloatArray, FusedTeacher
 from delrec_hf.ranking.new_items import log_priors, new_titles
-from delrec_hf.ranking.recommendation import Recommendation, Request, recommendations
+from delrec_hf.ranking.offer import Offer
+from delrec_hf.ranking.ranker import Ranker
+from delrec_hf.ranking.recommendation import Ranked, Recommendation
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
-from delrec_hf.ranking.whole_catalogue import CatalogueScorer
 
-_PROMPTS_AT_ONCE = 16
-_RETRIEVED = 100
+_HISTORIES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -246,49 +244,19 @@ class Recommender:
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; expected 1 or more")
         fuses = self.fuses(with_teacher)
-        if candidates is not None and retrieve is not None:
-            raise InputError("retrieve is for the whole catalogue; give it or candidates")
-        count = self._retrieved(fuses, top_k, retrieve)
-        chosen = None if candidates is None else list(dict.fromkeys(candidates))
-        told: list[list[Recommendation]] = []
-        starts = range(0, len(histories), _PROMPTS_AT_ONCE)
+        known = len(self.titles) - self.added
+        offer = Offer.of(self.config, known, self.added, candidates, retrieve, top_k, fuses=fuses)
+        ranked: list[Ranked] = []
+        starts = range(0, len(histories), _HISTORIES_AT_ONCE)
         is_listed = self.config.candidates == "listed"
         for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm or is_listed):
-            some = [list(seen) for seen in histories[start : start + _PROMPTS_AT_ONCE]]
-            requests = self._requests(some, chosen, count)
-            if is_listed:
-                told += [self._by_tournament(one, top_k, fuses, disable_tqdm) for one in requests]
-                continue
-            if chosen is None and count is None:
-                scores = self._score_catalogue(requests)
-            else:
-                scores = self._score([(one, one.offered) for one in requests])
-            told += [
-                self._told(one, found, self._fused(one, one.offered, found, fuses), top_k, fuses)
-                for one, found in zip(requests, scores, strict=True)
+            some = [list(seen) for seen in histories[start : start + _HISTORIES_AT_ONCE]]
+            requests = [
+                offer.after(seen, advice)
+                for seen, advice in zip(some, self.advise(some), strict=True)
             ]
-        return told
-
-    def _requests(
-        self, histories: list[list[int]], chosen: list[int] | None, count: int | None
-    ) -> list[Request]:
-        """Return what is to be ranked for some histories.
-
-        Args:
-            histories: Rows of items, oldest first.
-            chosen: Rows of the candidates; None: the catalogue's.
-            count: How many of these the teacher retrieves; None: all.
-        """
-        requests = []
-        advices = self.advise(histories)
-        for seen, advice in zip(histories, advices, strict=True):
-            if not seen:
-                raise InputError("the history is empty; give one title or id at least")
-            offered = self._of_catalogue(seen, advice, count) if chosen is None else chosen
-            if not offered:
-                raise InputError("there is no candidate to rank; give one title or id at least")
-            requests.append(Request(seen, offered, advice))
-        return requests
+            ranked += self._ranker.rank(requests, fuses=fuses, disable_tqdm=disable_tqdm)
+        return [one.recommendations(top_k, self.item_ids, self.titles, known) for one in ranked]
 
     def advise(self, histories: Sequence[Sequence[int]]) -> "list[FloatArray] | list[None]":
         """Return the teacher's score of every item after each history, `(items,)`.
@@ -327,126 +295,18 @@ class Recommender:
         there = self.teacher is not None and self.teacher.fusion is not None
         if wanted and not there:
             raise InputError(
-                f"this model holds no teacher (type `{self.config.teacher.get('type')}`; it must "
-                "have weights) or no fusion with it, which `delrec evaluate` measures as "
-                "delrec+teacher; leave with_teacher out"
+                f"this model holds no teacher (type `{self.config.teacher.get('type')}`), no index "
+                "that stands in for one without weights, or no fusion with it, which `delrec "
+                "evaluate` measures as delrec+teacher or delrec+co-occurrence; leave with_teacher "
+                "out"
             )
         return there and wanted is not False
 
-    def _retrieved(self, fuses: bool, top_k: int, wanted: int | None) -> int | None:
-        """Return how many items of the catalogue the teacher retrieves; None: it does not."""
-        if wanted is not None and not fuses:
-            raise InputError("retrieve needs the teacher, which does not rank here; leave it out")
-        if wanted is not None and wanted < 1:
-            raise InputError(f"retrieve is {wanted}; expected 1 or more")
-        if wanted is not None or not fuses:
-            return wanted
-        is_listed = self.config.candidates == "listed"
-        return max(self.config.num_candidates if is_listed else _RETRIEVED, top_k)
-
-    def _of_catalogue(
-        self, seen: list[int], advice: FloatArray | None, count: int | None
-    ) -> list[int]:
-        """Return the unseen items of the catalogue, or so many of them that the teacher likes."""
-        met = set(seen)
-        if advice is not None and count is not None:
-            known = len(self.titles) - self.added
-            new = [item for item in range(known, len(self.titles)) if item not in met]
-            return best_unseen(advice[:known], seen, count) + new
-        return [item for item in range(len(self.titles)) if item not in met]
-
-    def _by_tournament(
-        self, request: Request, top_k: int, fuses: bool, disable_tqdm: bool
-    ) -> list[Recommendation]:
-        """Rank with prompts that list as many candidates as those of training did."""
-        own: dict[int, float] = {}  # the language model's score in the last round of each item
-
-        def score(groups: list[list[int]]) -> list[FloatArray]:
-            starts = range(0, len(groups), _PROMPTS_AT_ONCE)
-            scores: list[FloatArray] = []
-            for start in progress(starts, desc="Ranking", disable_tqdm=disable_tqdm):
-                some = groups[start : start + _PROMPTS_AT_ONCE]
-                scores += self._score([(request, group) for group in some])
-            for group, found in zip(groups, scores, strict=True):
-                own.update(zip(group, found.tolist(), strict=True))
-            return [
-                self._fused(request, group, found, fuses)
-                for group, found in zip(groups, scores, strict=True)
-            ]
-
-        at_once = max(2, self.config.num_candidates)
-        best = tournament(request.offered, at_once, len(request.offered), score)
-        order = [item for item, _ in best]
-        ranked = Request(request.seen, order, request.advice)
-        found = np.array([own[item] for item in order])
-        scores = np.array([score for _, score in best])
-        return self._told(ranked, found, scores, top_k, fuses)
-
-    def _told(
-        self, request: Request, own: FloatArray, scores: FloatArray, top_k: int, fuses: bool
-    ) -> list[Recommendation]:
-        """Return the best items with what each part says of them.
-
-        Args:
-            request: What was ranked; after a tournament in its order, which then stands.
-            own: `(offered,)` the language model's scores.
-            scores: `(offered,)` what is ranked by.
-            top_k: How many to return.
-            fuses: Whether the teacher's scores have joined in.
-        """
-        by_place = self.config.candidates == "listed"
-        order = np.arange(len(own)) if by_place else np.argsort(-scores, kind="stable")
-        found = recommendations(
-            request, order[:top_k], scores, own, fuses, self.item_ids, self.titles
-        )
-        if not self.added:
-            return found
-        new = set(self.item_ids[len(self.item_ids) - self.added :])
-        return [replace(one, is_new=one.item_id in new) for one in found]
-
-    def _fused(
-        self, request: Request, group: list[int], found: FloatArray, fuses: bool
-    ) -> FloatArray:
-        """Return the language model's scores of some items, joined by the teacher's if wanted."""
-        if not fuses or request.advice is None or self.teacher is None:
-            return found
-        advice = request.advice[group]
-        mean = np.nanmean(advice) if np.isfinite(advice).any() else 0.0
-        return self.teacher.fuse(found, np.where(np.isnan(advice), mean, advice))
-
-    def _score(self, groups: Sequence[tuple[Request, list[int]]]) -> list[FloatArray]:
-        """Score groups of candidates, each in a prompt as training showed it."""
-        prompts: list[list[int]] = []
-        for request, group in groups:
-            prompts += self._prompts(request, group)
-        answers = [[self.answers[item] for item in group] for _, group in groups]
-        return self._reader.score(prompts, answers)
-
-    def _score_catalogue(self, requests: Sequence[Request]) -> list[FloatArray]:
-        """Score what is offered of the whole catalogue through the trie of all titles."""
-        found = []
-        for request in requests:
-            (prompt,) = self._prompts(request, request.offered)
-            found.append(self._catalogue.score(prompt)[request.offered])
-        return found
-
-    def _prompts(self, request: Request, group: list[int]) -> list[list[int]]:
-        return next_item_prompts(
-            self.config, self.encoder, self.safe_titles, request.seen, [group], request.advice
-        )
-
     @cached_property
-    def _catalogue(self) -> CatalogueScorer:
-        return CatalogueScorer(self._reader, self.answers)
-
-    @cached_property
-    def _reader(self) -> CandidateScorer:
-        """The scorer, with what all prompts begin with read once."""
-        items = range(len(self.titles))
-        some = [
-            self._prompts(Request([item], [item], None), [item]) for item in (items[0], items[-1])
-        ]
-        return self.scorer.with_prefix([prompt for prompts in some for prompt in prompts])
+    def _ranker(self) -> Ranker:
+        return Ranker(
+            self.scorer, self.encoder, self.config, self.safe_titles, self.answers, self.teacher
+        )
 
     @cached_property
     def scorer(self) -> CandidateScorer:

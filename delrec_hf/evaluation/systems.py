@@ -14,6 +14,7 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError, suggest
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.logging import get_logger
+from delrec_hf.modeling.artefact import INDEX_FILE
 from delrec_hf.modeling.stacked import DelRecModel, load_adapters
 from delrec_hf.ranking.kept import folder_of
 from delrec_hf.ranking.rows import score_rows, scorer_of
@@ -73,7 +74,7 @@ class System:
     Attributes:
         name: Its name in recipes and results; `teacher` is reported as `teacher/TYPE`.
         needs: Stages whose output it reads; `backbone` stands for a recipe that names one.
-        folder: What it reads in the run's folder, if anything.
+        folder: What it reads in the run's folder, if anything, or what it is there for.
         load: Returns its scorer, with everything read that it ranks with; None for a fusion.
         parts: Of a fusion: the systems that it weighs together.
         against: Systems that it is compared with, user by user.
@@ -216,6 +217,12 @@ SYSTEMS = (
     System(name="co-occurrence+teacher", parts=("co-occurrence", "teacher")),
     System(name="lora-only+teacher", parts=("lora-only", "teacher")),
     System(
+        name="delrec+co-occurrence",
+        folder=f"model/{INDEX_FILE}",
+        parts=("delrec", "co-occurrence"),
+        against=("delrec", "co-occurrence"),
+    ),
+    System(
         name="delrec+teacher",
         parts=("delrec", "teacher"),
         against=("delrec", "teacher", "lora-only+teacher", "co-occurrence+teacher"),
@@ -287,7 +294,10 @@ def _lacking(
             return "`backbone.model_name_or_path` in the recipe", "add it"
         if need not in finished:
             return f"a finished stage `{need}` of this recipe in {folder}", every_stage
-    if system.folder is not None and not (folder / system.folder).is_dir():
+    if system.folder is not None and not (folder / system.folder).exists():
+        if system.folder.endswith(INDEX_FILE):
+            place = f"{folder / system.folder}, which stands in for teachers without weights"
+            return place, "name `delrec+teacher` instead"
         return f"{folder / system.folder}, which `finetune.controls` makes", every_stage
     for part in system.parts:
         if part not in chosen:

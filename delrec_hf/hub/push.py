@@ -17,7 +17,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.files import write_text
 from delrec_hf.hub.cards import RESULTS_FILE, model_card, read_facts
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.artefact import CONFIG_FILE, TEACHER_FILES, TEACHER_FOLDER
+from delrec_hf.modeling.artefact import CONFIG_FILE, INDEX_FILE, TEACHER_FILES, TEACHER_FOLDER
 from delrec_hf.reporting.reading import PICTURE_FILE
 
 if TYPE_CHECKING:  # torch is not needed to send a folder
@@ -41,6 +41,7 @@ OPTIONAL = (
     PICTURE_FILE,
     "catalogue.parquet",
     *(f"{TEACHER_FOLDER}/{name}" for name in TEACHER_FILES),
+    INDEX_FILE,
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
     "special_tokens_map.json",

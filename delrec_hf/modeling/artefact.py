@@ -21,6 +21,7 @@ CONFIG_FILE = "delrec_config.json"
 CATALOGUE_FILE = "catalogue.parquet"
 TEACHER_FOLDER = "teacher"
 TEACHER_FILES = ("teacher.json", "config.json", "model.safetensors")
+INDEX_FILE = "co_occurrence.safetensors"
 
 logger = get_logger(__name__)
 
@@ -47,9 +48,9 @@ class ArtefactConfig:
         turns: Whether prompts tell the history as a chat.
         prompt_teacher: What prompts show of the teacher: `none`, `order` or `list`.
         calibration_weight: See `scoring`.
-        fusion: How its scores and those of the teacher in `teacher/` are weighed together, as
-            `delrec evaluate` found it on validation users, see `Fusion.to_dict`; None: not
-            measured, or no teacher there.
+        fusion: How its scores and those of the teacher in `teacher/`, or of the co-occurrence index
+            beside it, are weighed together, as `delrec evaluate` found it on validation users, see
+            `Fusion.to_dict`; None: not measured, or neither is there.
         template_version: Version of the prompts' wording.
         format_version: Version of this layout.
     """
@@ -121,7 +122,7 @@ class ArtefactConfig:
             )
 
 
-def hold_teacher(teacher: Path, folder: Path) -> None:
+def hold_teacher(teacher: Path, folder: Path) -> bool:
     """Copy a neural teacher into an artefact, without its predictions.
 
     Teachers that count hold the training interactions, and ranked lists know the histories they
@@ -130,16 +131,20 @@ def hold_teacher(teacher: Path, folder: Path) -> None:
     Args:
         teacher: What `train_teacher` wrote.
         folder: The artefact.
+
+    Returns:
+        Whether the model has its teacher now.
     """
     if not all((teacher / name).is_file() for name in TEACHER_FILES):
         logger.info(
-            "the model goes without its teacher, which has no weights: it can rank as the language "
-            "model alone, and not as delrec+teacher"
+            "the model goes without its teacher, which has no weights: it cannot rank as "
+            "delrec+teacher"
         )
-        return
+        return False
     (folder / TEACHER_FOLDER).mkdir()
     for name in TEACHER_FILES:
         shutil.copyfile(teacher / name, folder / TEACHER_FOLDER / name)
+    return True
 
 
 def artefact_folder(model: str | Path, revision: str | None = None) -> Path:

@@ -14,7 +14,11 @@ NOT_ADDITIVE = (
     "Changes do not add up to the whole: items and adapters work together, and each was left out "
     "alone."
 )
-NAMES = {"language_model": "language model", "teacher": "teacher"}
+NAMES = {
+    "language_model": "language model",
+    "teacher": "teacher",
+    "co-occurrence": "co-occurrence",
+}
 _TITLE = 34
 
 
@@ -31,7 +35,7 @@ class Explanation:
         standing: Where it stands.
         history: The history, oldest first, each item with what it moves.
         adapters: What soft prompt and LoRA move.
-        teacher: What the teacher says, if there is one.
+        teacher: What the teacher says, or co-occurrence in its stead, if there is either.
         candidates: All that are compared, best first; the same in everything that is measured.
     """
 
@@ -101,7 +105,8 @@ class Explanation:
         ]
         if self.teacher is not None:
             says = self.teacher
-            facts.append(f"The teacher ranks it {says.rank} of {says.unseen} unseen items.")
+            who = "The teacher" if says.by == "teacher" else says.by.capitalize()
+            facts.append(f"{who} ranks it {says.rank} of {says.unseen} unseen items.")
         return facts
 
     def panels(self) -> list[Panel]:
@@ -141,12 +146,13 @@ class Explanation:
     def _formula(self) -> str:
         if self.weights is None:
             return f" ({self.scoring} of its title's log-probabilities)"
-        values = {"delrec": self.standing.language_model, "teacher": self.standing.teacher}
-        terms = []
+        now, terms = self.standing, []
         for name, part in self.weights.items():
             log = "log " if part["scale"]["kind"] == "log" else ""
-            own = "language model" if name == "delrec" else name
-            terms.append(f"{part['weight']:.3g} x {log}{own} {values[name]:.3f}")
+            own, value = name, now.teacher
+            if name == "delrec":
+                own, value = "language model", now.language_model
+            terms.append(f"{part['weight']:.3g} x {log}{own} {value:.3f}")
         return " = " + " + ".join(terms)
 
     def _history_lines(self) -> list[str]:

@@ -3,31 +3,38 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from delrec_hf.errors import InputError
-from delrec_hf.modeling.artefact import CONFIG_FILE, TEACHER_FOLDER, ArtefactConfig
+from delrec_hf.modeling.artefact import CONFIG_FILE, INDEX_FILE, TEACHER_FOLDER, ArtefactConfig
 from delrec_hf.ranking.weighing import Fusion
+from delrec_hf.teachers.index import load_index
 from delrec_hf.teachers.loading import load_neural_teacher
 from delrec_hf.teachers.teacher import Teacher
 
 FloatArray = npt.NDArray[np.float64]
+TeacherName = Literal["teacher", "co-occurrence"]
 
 
 @dataclass(frozen=True)
 class FusedTeacher:
     """A teacher, and the weights under which its scores join the language model's.
 
+    Where the teacher of training cannot go along, as lists from elsewhere cannot, co-occurrence
+    stands in for it in the scores.
+
     Attributes:
         teacher: The teacher; it takes every user for a new one.
-        fusion: The weights of the parts `delrec` and `teacher`; None: it speaks in prompts alone.
+        fusion: The weights of the parts `delrec` and `name`; None: it speaks in prompts alone.
+        name: What it is.
     """
 
     teacher: Teacher
     fusion: Fusion | None
+    name: TeacherName = "teacher"
 
     @classmethod
     def load(
@@ -53,10 +60,16 @@ class FusedTeacher:
                 f"`{config.teacher.get('type')}`; it must have weights); train with a teacher of "
                 "another type, or with `instructions.teacher: none`"
             )
-        if not there or (config.fusion is None and not in_prompts):
+        if config.fusion is None and not in_prompts:
             return None
-        fusion = None if config.fusion is None else _fusion(folder, config.fusion)
-        return cls(load_neural_teacher(folder / TEACHER_FOLDER, item_ids, device=device), fusion)
+        if there:
+            fusion = None if config.fusion is None else _fusion(folder, config.fusion, "teacher")
+            teacher = load_neural_teacher(folder / TEACHER_FOLDER, item_ids, device=device)
+            return cls(teacher, fusion)
+        if config.fusion is not None and (folder / INDEX_FILE).is_file():
+            fusion = _fusion(folder, config.fusion, "co-occurrence")
+            return cls(load_index(folder / INDEX_FILE, item_ids), fusion, "co-occurrence")
+        return None
 
     def score(self, histories: Sequence[Sequence[int]]) -> list[FloatArray]:
         """Return the teacher's score of every item as the next one of each history.
@@ -74,24 +87,21 @@ class FusedTeacher:
     def fuse(self, language_model: FloatArray, teacher: FloatArray) -> FloatArray:
         """Return the weighted sum of both scores of some candidates; differences are log-odds."""
         assert self.fusion is not None
-        return self.fusion.logits({"delrec": language_model, "teacher": teacher})
+        return self.fusion.logits({"delrec": language_model, self.name: teacher})
 
 
-def _fusion(folder: Path, content: dict[str, Any]) -> Fusion:
+def _fusion(folder: Path, content: dict[str, Any], name: TeacherName) -> Fusion:
+    told = (
+        f"`fusion` in {folder / CONFIG_FILE} is not the weights of delrec and {name}, which "
+        "`delrec evaluate` writes there"
+    )
     try:
         fusion = Fusion.from_dict(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{_unreadable(folder)}: {error!r}") from error
-    if set(fusion.parts) != {"delrec", "teacher"}:
-        raise InputError(f"{_unreadable(folder)}: it weighs {', '.join(fusion.parts)}")
+        raise InputError(f"{told}: {error!r}") from error
+    if set(fusion.parts) != {"delrec", name}:
+        raise InputError(f"{told}: it weighs {', '.join(fusion.parts)}")
     return fusion
-
-
-def _unreadable(folder: Path) -> str:
-    return (
-        f"`fusion` in {folder / CONFIG_FILE} is not the weights of delrec and teacher, which "
-        "`delrec evaluate` writes there"
-    )
 
 
 def top_unseen(scores: FloatArray, seen: Sequence[int], count: int) -> list[int]:

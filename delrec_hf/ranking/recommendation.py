@@ -22,7 +22,8 @@ class Recommendation:
         language_model: Score of the title as the answer (`config.scoring`), in the prompt that it
             stood in last.
         language_model_rank: Its place by that score among all that were ranked, from 1 on.
-        teacher: The teacher's score; None where the language model ranked alone.
+        teacher: The teacher's score, or co-occurrence's where that stands in for it; None where the
+            language model ranked alone.
         teacher_rank: Its place by that score among all that were ranked, from 1 on.
         is_new: Whether it was added after training: no teacher knows it.
     """
@@ -45,54 +46,61 @@ class Request:
         seen: Rows of the history's items, oldest first.
         offered: Rows of the items to rank.
         advice: `(items,)` the teacher's scores, if there is a teacher.
+        is_whole: Whether all unseen items of the catalogue are offered, in its order.
     """
 
     seen: list[int]
     offered: list[int]
     advice: FloatArray | None
+    is_whole: bool = False
 
 
-def recommendations(
-    request: Request,
-    order: IntArray,
-    scores: FloatArray,
-    own: FloatArray,
-    fuses: bool,
-    item_ids: Sequence[str],
-    titles: Sequence[str],
-) -> list[Recommendation]:
-    """Return the items at some places of a request with what each part says of them.
+@dataclass(frozen=True)
+class Ranked:
+    """What was ranked for one history, best first.
 
-    Args:
-        request: What was ranked.
-        order: Places in `request.offered` to return, best first.
-        scores: `(offered,)` what is ranked by.
-        own: `(offered,)` the language model's scores.
-        fuses: Whether the teacher's scores have joined in.
-        item_ids: Ids of the catalogue.
-        titles: Titles of the catalogue.
+    Attributes:
+        items: Rows.
+        scores: `(items,)` what they are ranked by.
+        own: `(items,)` the language model's scores.
+        advice: `(items,)` the teacher's scores, NaN of new items; None where it did not join in.
     """
-    items = np.array(request.offered)
-    own_ranks = _ranks(own)
-    advice = np.full(len(items), np.nan)
-    if fuses and request.advice is not None:
-        advice = request.advice[items]
-    advice_ranks = _ranks(advice)
-    found = []
-    for place in order:
-        is_advised = not np.isnan(advice[place])
-        found.append(
-            Recommendation(
-                item_ids[items[place]],
-                titles[items[place]],
-                float(scores[place]),
-                float(own[place]),
-                int(own_ranks[place]),
-                float(advice[place]) if is_advised else None,
-                int(advice_ranks[place]) if is_advised else None,
+
+    items: list[int]
+    scores: FloatArray
+    own: FloatArray
+    advice: FloatArray | None
+
+    def recommendations(
+        self, top_k: int, item_ids: Sequence[str], titles: Sequence[str], known: int
+    ) -> list[Recommendation]:
+        """Return the first items with what each part says of them.
+
+        Args:
+            top_k: How many.
+            item_ids: Ids of the catalogue.
+            titles: Titles of the catalogue.
+            known: How many items training knew; the later ones are new.
+        """
+        own_ranks = _ranks(self.own)
+        advice = np.full(len(self.items), np.nan) if self.advice is None else self.advice
+        advice_ranks = _ranks(advice)
+        found = []
+        for place, item in enumerate(self.items[:top_k]):
+            is_advised = not np.isnan(advice[place])
+            found.append(
+                Recommendation(
+                    item_ids[item],
+                    titles[item],
+                    float(self.scores[place]),
+                    float(self.own[place]),
+                    int(own_ranks[place]),
+                    float(advice[place]) if is_advised else None,
+                    int(advice_ranks[place]) if is_advised else None,
+                    is_new=item >= known,
+                )
             )
-        )
-    return found
+        return found
 
 
 def _ranks(scores: FloatArray) -> IntArray:

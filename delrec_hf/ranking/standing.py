@@ -10,9 +10,9 @@ class Standing:
     Attributes:
         score: What it is ranked by.
         language_model: The language model's score (`Explanation.scoring`).
-        teacher: The teacher's score, if there is a teacher.
+        teacher: The teacher's score, or co-occurrence's where that stands in, if there is either.
         lead: How far `score` lies above the mean of the other candidates: what counts in a ranking.
-        parts: What `language_model` and, in a fusion, `teacher` give to the lead, weighted; they
+        parts: What `language_model` and, in a fusion, the teacher give to the lead, weighted; they
             add up to it.
         rank: 1 and one more for each candidate with a higher score.
     """
@@ -96,11 +96,13 @@ class Advice:
     """What the teacher says of a candidate.
 
     Attributes:
+        by: `teacher`, or `co-occurrence` where that stands in for it.
         score: Its score.
         rank: Its rank among the items that are not in the history.
         unseen: How many these are.
     """
 
+    by: str
     score: float
     rank: int
     unseen: int

@@ -1,5 +1,6 @@
 """What the stage `evaluate` does: rank with every system, and report."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,16 +104,17 @@ def evaluate(run: Run) -> None:
         results["distillation"] = agreed
     _keep_scores(run, scores)
     if "finetune" in run.finished:
-        _record(run.folder / "model", results, scores.weights.get("delrec+teacher"))
+        _record(run.folder / "model", results, scores.weights)
     write_json(run.folder / "results.json", results)
     print(format_table(results))
 
 
-def _record(model: Path, results: dict[str, Any], fusion: Fusion | None) -> None:
-    """Write into the artefact what was measured, and how it ranks with its teacher."""
+def _record(model: Path, results: dict[str, Any], weights: Mapping[str, Fusion]) -> None:
+    """Write into the artefact what was measured, and how it ranks with what goes along with it."""
     has_teacher = (model / TEACHER_FOLDER).is_dir()
-    weights = fusion.to_dict() if fusion is not None and has_teacher else None
-    replace(ArtefactConfig.load(model), fusion=weights).save(model)
+    fusion = weights.get("delrec+teacher" if has_teacher else "delrec+co-occurrence")
+    content = None if fusion is None else fusion.to_dict()
+    replace(ArtefactConfig.load(model), fusion=content).save(model)
     (model / PICTURE_FILE).unlink(missing_ok=True)  # of what was measured before
     write_json(model / "results.json", results)
     write_text(model / "README.md", model_card(model))

@@ -15,12 +15,14 @@ from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, hold_teacher
+from delrec_hf.modeling.artefact import CATALOGUE_FILE, INDEX_FILE, ArtefactConfig, hold_teacher
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.rows import distil_rows, to_learn
 from delrec_hf.runs.run import Run
+from delrec_hf.teachers.baselines import CoOccurrence
+from delrec_hf.teachers.index import save_index
 from delrec_hf.training.common import shown_settings
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
@@ -142,7 +144,7 @@ def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, A
 
 
 def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
-    """Write the artefact: adapters, tokenizer, catalogue, teacher, facts and card."""
+    """Write the artefact: adapters, tokenizer, catalogue, teacher or index, facts and card."""
     named = base_model(run, model.backbone, run.folder / "model")
     model.save_pretrained(folder, base_model_name=named["name"])
     (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
@@ -156,7 +158,9 @@ def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: 
         priors = pa.array(run.calibration.log_priors)
         catalogue = catalogue.append_column("log_prior", priors)
     pq.write_table(catalogue, folder / CATALOGUE_FILE)
-    hold_teacher(run.folder / "teacher", folder)
+    if not hold_teacher(run.folder / "teacher", folder):
+        item_ids = catalogue["item_id"].to_pylist()
+        save_index(CoOccurrence.fit(prepared), item_ids, folder / INDEX_FILE)
     teacher = read_json(run.folder / "teacher" / "teacher.json")
     facts = ("dataset", "terms", "split", "users", "items", "interactions", "seed")
     ArtefactConfig(

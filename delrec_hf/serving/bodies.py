@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from delrec_hf.ranking.recommendation import Recommendation
 
-Part = Literal["language_model", "teacher"]
+Part = Literal["language_model", "teacher", "co-occurrence"]
 
 
 class RankOptions(BaseModel):

@@ -76,7 +76,7 @@ class _Ranking:
             with_teacher=self.with_teacher,
             disable_tqdm=True,
         )
-        return [_ranking(one) for one in found]
+        return [_ranking(self.recommender, one) for one in found]
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class _Explaining:
         ]
 
 
-def _ranking(found: list[Recommendation]) -> Ranking:
+def _ranking(recommender: Recommender, found: list[Recommendation]) -> Ranking:
     parts: list[Part] = ["language_model"]
-    if any(one.teacher is not None for one in found):
-        parts.append("teacher")
+    if recommender.teacher is not None and any(one.teacher is not None for one in found):
+        parts.append(recommender.teacher.name)
     return Ranking(ranked_by=parts, recommendations=found)
 
 
