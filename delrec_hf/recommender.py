@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from delrec_hf.data.lookup import ItemIndex
@@ -15,7 +14,7 @@ from delrec_hf.explain import explain
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.titles import safe_titles
 from delrec_hf.logging import progress
-from delrec_hf.modeling.artefact import CATALOGUE_FILE, ArtefactConfig, artefact_folder
+from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder, read_catalogue
 from delrec_hf.modeling.backbone import Dtype, load_tokenizer
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.explanation import Explanation
@@ -81,12 +80,7 @@ class Recommender:
         """
         folder = artefact_folder(model, revision)
         config = ArtefactConfig.load(folder)
-        if not (folder / CATALOGUE_FILE).is_file():
-            raise InputError(
-                f"{folder} holds no {CATALOGUE_FILE}, which names the items; load the folder or "
-                "repository that `delrec finetune` wrote"
-            )
-        catalogue = pq.read_table(folder / CATALOGUE_FILE)
+        catalogue = read_catalogue(folder)
         if device is None:
             found = torch.accelerator.current_accelerator()
             device = "cpu" if found is None else found.type
@@ -99,15 +93,14 @@ class Recommender:
             trust_remote_code=trust_remote_code,
         )
         tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-        item_ids = catalogue["item_id"].to_pylist()
         return cls(
             stacked,
             ChatEncoder(tokenizer),
             config,
-            item_ids,
-            catalogue["title"].to_pylist(),
-            catalogue["log_prior"].to_pylist() if "log_prior" in catalogue.column_names else [],
-            FusedTeacher.load(folder, config, item_ids, device),
+            item_ids=catalogue["item_id"],
+            titles=catalogue["title"],
+            log_priors=catalogue.get("log_prior", []),
+            teacher=FusedTeacher.load(folder, config, catalogue["item_id"], device),
         )
 
     def add_items(self, items: Mapping[str, str]) -> "Recommender":
@@ -255,7 +248,7 @@ class Recommender:
                 offer.after(seen, advice)
                 for seen, advice in zip(some, self.advise(some), strict=True)
             ]
-            ranked += self._ranker.rank(requests, fuses=fuses, disable_tqdm=disable_tqdm)
+            ranked += self._ranker.rank(requests, top_k, fuses=fuses, disable_tqdm=disable_tqdm)
         return [one.recommendations(top_k, self.item_ids, self.titles, known) for one in ranked]
 
     def advise(self, histories: Sequence[Sequence[int]]) -> "list[FloatArray] | list[None]":

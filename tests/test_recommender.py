@@ -13,6 +13,7 @@ from delrec_hf import Recommender
 from delrec_hf.cli import main
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
+from delrec_hf.ranking import ranker
 
 Make = Callable[..., Path]
 HISTORY = ["Heat (1995)", "Alien (1979)"]
@@ -237,3 +238,17 @@ def test_the_whole_catalogue_at_once_ranks_as_its_items_do_as_candidates(
     assert [one.item_id for one in everything] == [one.item_id for one in one_by_one]
     for one, other in zip(everything, one_by_one, strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_looking_for_the_best_of_a_large_catalogue_finds_those_of_scoring_it(
+    make_artefact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommender = Recommender.from_pretrained(make_artefact(candidates="unlisted"))
+    scored = recommender.recommend(HISTORY, top_k=4)
+    monkeypatch.setattr(ranker, "_SEARCHED", 0)
+    looked_for = recommender.recommend(HISTORY, top_k=4)
+    assert _ids(looked_for) == _ids(scored)
+    assert [one.language_model_rank for one in looked_for] == [1, 2, 3, 4]
+    for one, other in zip(looked_for, scored, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    assert len(recommender.recommend(HISTORY, top_k=100)) == len(recommender.titles) - 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from delrec_hf import Recommender
 from delrec_hf.cli import main
@@ -17,9 +18,11 @@ from delrec_hf.errors import InputError
 from delrec_hf.files import write_json
 from delrec_hf.hashes import fingerprint
 from delrec_hf.hub.push import artefact_files
-from delrec_hf.modeling.artefact import TEACHER_FILES, ArtefactConfig, hold_teacher
+from delrec_hf.modeling.artefact import INDEX_FILE, TEACHER_FILES, ArtefactConfig, hold_teacher
 from delrec_hf.ranking.fused_teacher import best_unseen
 from delrec_hf.ranking.weighing import Fusion, Part, Scale
+from delrec_hf.teachers.baselines import CoOccurrence
+from delrec_hf.teachers.index import save_index
 from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
 from tests.film_rows import ITEMS, TITLES
 
@@ -250,6 +253,47 @@ def test_new_items_are_ranked_by_the_language_model_alone_and_marked(
         after.add_items({"new1": "Again"})
     with pytest.raises(InputError, match="item `x` has an empty title"):
         after.add_items({"x": " "})
+
+
+def test_co_occurrence_stands_in_for_a_teacher_without_weights_and_is_named(
+    make_artefact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = Fusion(
+        {
+            "delrec": Part(LM, (0.4, 0.6), Scale()),
+            "co-occurrence": Part(TEACHER, (2.0, 4.0), Scale("log", 0.01, 0.0)),
+        }
+    )
+    made = make_artefact(fusion=weights.to_dict(), teacher={"type": "ranked_lists"})
+    follows = np.random.default_rng(0).random((len(ITEMS), len(ITEMS)))
+    counts = CoOccurrence(csr_array(follows), np.zeros(len(ITEMS)))
+    save_index(counts, list(ITEMS), made / INDEX_FILE)
+    recommender = Recommender.from_pretrained(made)
+    expected = follows[2] + follows[0] / 2
+    best = sorted(
+        (row for row in range(len(TITLES)) if row not in (0, 2)), key=lambda row: -expected[row]
+    )
+    found = recommender.recommend(HISTORY, retrieve=5)
+    assert {one.item_id for one in found} == {f"i{row}" for row in best[:5]}
+    for one in found:
+        counted = expected[int(one.item_id[1:])]
+        assert one.teacher == pytest.approx(counted, rel=1e-6)
+        log = np.log(counted + 0.01)
+        assert one.score == pytest.approx(LM * one.language_model + TEACHER * log, rel=1e-6)
+    assert INDEX_FILE in artefact_files(made)
+    explained = recommender.explain(HISTORY, found[1].item_id, [one.item_id for one in found[:4]])
+    assert set(explained.standing.parts) == {"language_model", "co-occurrence"}
+    assert "Co-occurrence ranks it" in explained.text()
+    log = np.log(expected[int(found[1].item_id[1:])] + 0.01)
+    own = explained.standing.language_model
+    assert explained.standing.score == pytest.approx(LM * own + TEACHER * log, rel=1e-6)
+    capsys.readouterr()
+    assert main(["recommend", "--model", str(made), "--history", *HISTORY]) == 0
+    told = "retrieved by co-occurrence, ranked by the language model and co-occurrence: "
+    assert capsys.readouterr().out.startswith(told)
+    (made / INDEX_FILE).unlink()
+    with pytest.raises(InputError, match="no index that stands in"):
+        Recommender.from_pretrained(made).recommend(HISTORY, with_teacher=True)
 
 
 def test_each_part_gives_its_own_ranks_among_all_that_were_ranked(recommender: Recommender) -> None:

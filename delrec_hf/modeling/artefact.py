@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -145,6 +146,21 @@ def hold_teacher(teacher: Path, folder: Path) -> bool:
     for name in TEACHER_FILES:
         shutil.copyfile(teacher / name, folder / TEACHER_FOLDER / name)
     return True
+
+
+def read_catalogue(folder: Path) -> dict[str, list[Any]]:
+    """Return the items of an artefact by column: `item_id`, `title` and, if measured, `log_prior`.
+
+    Raises:
+        InputError: If the artefact names none.
+    """
+    if not (folder / CATALOGUE_FILE).is_file():
+        raise InputError(
+            f"{folder} holds no {CATALOGUE_FILE}, which names the items; load the folder or "
+            "repository that `delrec finetune` wrote"
+        )
+    columns: dict[str, list[Any]] = pq.read_table(folder / CATALOGUE_FILE).to_pydict()
+    return columns
 
 
 def artefact_folder(model: str | Path, revision: str | None = None) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.logging import progress
 from delrec_hf.modeling.artefact import ArtefactConfig
+from delrec_hf.ranking import budget
 from delrec_hf.ranking.asking import next_item_prompts
 from delrec_hf.ranking.catalogue import FloatArray, Group, tournaments
 from delrec_hf.ranking.fused_teacher import FusedTeacher
@@ -17,6 +18,13 @@ from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.ranking.whole_catalogue import CatalogueScorer
 
 _PROMPTS_AT_ONCE = 64
+_SEARCHED = 2 * budget.TOKENS
+"""Tokens of titles from which the best ten are looked for, and not all scored.
+
+A search gives up after `budget.TOKENS` and everything is scored then: half as much for nothing at
+worst. Small catalogues are scored in a few forwards, faster than a search goes from token to token,
+and the more are wanted, the more it reads.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Ranker:
     def rank(
         self,
         requests: Sequence[Request],
+        top_k: int,
         *,
         fuses: bool,
         disable_tqdm: bool = False,
@@ -50,15 +59,15 @@ class Ranker:
 
         Args:
             requests: What to rank.
+            top_k: How many of each are wanted; more may come.
             fuses: Whether the teacher's scores join in.
             disable_tqdm: Show no progress bar.
         """
         if self.config.candidates == "listed":
             return self._by_tournaments(requests, fuses, disable_tqdm)
-        if all(request.is_whole for request in requests):
-            found = [self._score_catalogue(request) for request in requests]
-        else:
-            found = self._score([(request, request.offered) for request in requests])
+        if all(request.is_whole for request in requests):  # which the teacher never ranks
+            return [self._from_catalogue(request, top_k) for request in requests]
+        found = self._score([(request, request.offered) for request in requests])
         ranked = []
         for request, own in zip(requests, found, strict=True):
             scores = self._joined(request, request.offered, own, fuses)
@@ -66,6 +75,18 @@ class Ranker:
             items = [request.offered[place] for place in order]
             ranked.append(self._ranked(request, items, scores[order], own[order], fuses))
         return ranked
+
+    def _from_catalogue(self, request: Request, top_k: int) -> Ranked:
+        """Rank the unseen items through the trie of all titles."""
+        prompt = self._prompt(request, request.offered)
+        if sum(map(len, self.answers)) < _SEARCHED * max(1, top_k / 10):
+            scores = self._catalogue.score(prompt)[request.offered]
+            order = np.argsort(-scores, kind="stable")
+            items = [request.offered[place] for place in order]
+            return Ranked(items, scores[order], scores[order], None)
+        best = self._catalogue.top(prompt, top_k, set(request.seen))
+        scores = np.array([score for _, score in best])
+        return Ranked([item for item, _ in best], scores, scores, None)
 
     def _by_tournaments(
         self, requests: Sequence[Request], fuses: bool, disable_tqdm: bool
@@ -122,11 +143,6 @@ class Ranker:
         prompts = [self._prompt(request, group) for request, group in groups]
         answers = [[self.answers[item] for item in group] for _, group in groups]
         return self._reader.score(prompts, answers)
-
-    def _score_catalogue(self, request: Request) -> FloatArray:
-        """Score what is offered of the whole catalogue through the trie of all titles."""
-        prompt = self._prompt(request, request.offered)
-        return self._catalogue.score(prompt)[request.offered]
 
     def _prompt(self, request: Request, group: Group) -> list[int]:
         return next_item_prompts(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -83,6 +84,25 @@ def lists_of(run: Path) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+def check_that_co_occurrence_stands_in(run: Path) -> None:
+    recommender = Recommender.from_pretrained(run / "model")
+    history = np.array([5, 6, 7])
+    expected = CoOccurrence.fit(PreparedData.load(run / "data")).score(
+        [""], np.array([len(history)]), [history]
+    )[0]
+    unseen = np.setdiff1d(np.arange(len(expected)), history)
+    best = unseen[np.argsort(-expected[unseen], kind="stable")]
+    found = recommender.recommend([recommender.item_ids[row] for row in history], retrieve=9)
+    assert sorted(one.item_id for one in found) == sorted(
+        recommender.item_ids[row] for row in best[:9]
+    )
+    for one in found:
+        row = recommender.find(f"id:{one.item_id}")
+        assert one.teacher == pytest.approx(expected[row], rel=1e-6)
+    alone = recommender.recommend([recommender.item_ids[5]], with_teacher=False, top_k=1)
+    assert alone[0].teacher is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gru4rec", "caser", "co-occurrence", "ranked_lists", "by path"])
 def test_every_teacher_goes_to_the_end_of_the_chain(
@@ -101,12 +121,18 @@ def test_every_teacher_goes_to_the_end_of_the_chain(
     model = tmp_path / "run" / "model"
     neural = teacher["type"] in ("sasrec", "gru4rec", "caser")
     assert (model / "teacher").is_dir() == neural
-    assert (json.loads((model / "delrec_config.json").read_text())["fusion"] is None) != neural
+    assert (model / "co_occurrence.safetensors").is_file() != neural
+    weights = json.loads((model / "delrec_config.json").read_text())["fusion"]
+    other = "teacher" if neural else "co-occurrence"
+    assert set(weights) == {"delrec", other}
+    assert weights == results["systems"][f"delrec+{other}"]["weights"]
+    assert ("delrec+co-occurrence" in results["systems"]) != neural
     card = (model / "README.md").read_text()
     assert teacher["type"] in card.replace("\\", "")
     assert str(tmp_path) not in card
     assert again(teacher=teacher) == []
     if kind == "ranked_lists":
+        check_that_co_occurrence_stands_in(tmp_path / "run")
         pq.write_table(lists_of(finished).slice(1), teacher["path"])
         assert again(teacher=teacher) == TAUGHT
 
@@ -157,7 +183,8 @@ def test_other_settings_go_through_to_the_end(
     controls = {"lora-only", "lora-only+teacher"}
     left_out = set() if given["finetune"].get("controls", True) else controls
     teacher = f"teacher/{given['teacher'].get('type', 'sasrec')}"
-    assert set(results["systems"]) == SYSTEMS - {"teacher/sasrec"} - left_out | {teacher}
+    own = {teacher} if teacher == "teacher/sasrec" else {teacher, "delrec+co-occurrence"}
+    assert set(results["systems"]) == SYSTEMS - {"teacher/sasrec"} - left_out | own
 
 
 @pytest.mark.parametrize("section", ["distil", "finetune"])
