@@ -39,7 +39,8 @@ class Recommender:
         item_ids: Ids of the catalogue.
         titles: Their titles.
         log_priors: Their titles' log-probabilities without a history, for calibrated scores.
-        teacher: The teacher, if prompts show what it says or there are weights of a fusion with it.
+        teacher: The teacher, or co-occurrence in its stead, if prompts show what it says or there
+            are weights of a fusion with it.
         added: How many items at the end were added after training.
     """
 

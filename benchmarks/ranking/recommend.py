@@ -46,11 +46,12 @@ def measure(recommender: Recommender, known: argparse.Namespace) -> Iterator[Row
     generator, size = np.random.default_rng(0), len(recommender.titles)
     first, *rows = [generator.choice(size, known.history, replace=False).tolist() for _ in users]
     ways: list[tuple[str, dict[str, Any]]] = []
-    if recommender.teacher is not None:
-        name = f"{known.retrieve} retrieved, ranked with {recommender.teacher.name}"
-        ways.append((name, {"retrieve": known.retrieve}))
+    if recommender.teacher is not None and recommender.fuses(None):
+        teacher, some = recommender.teacher, np.zeros(known.retrieve)
+        ways.append((f"{known.retrieve} retrieved, ranked and fused", {"retrieve": known.retrieve}))
         asked = cpu(lambda: [recommender.advise([one]) for one in rows])
-        yield f"{recommender.teacher.name}'s scores of all items", 0, asked / known.users
+        yield f"of the next row: {teacher.name}'s scores of all items", 0, asked / known.users
+        yield "of the next row: fusing", 0, cpu(lambda: teacher.fuse(some, some))
     ways.append(("whole catalogue, language model alone", {"with_teacher": False}))
     tokens = Tokens(recommender)
     for name, options in ways:
@@ -97,7 +98,7 @@ def main() -> None:
           f"{recommender.model.backbone.dtype}")  # fmt: skip
     print("\n| ranked by | tokens a user | CPU s a user |\n| --- | ---: | ---: |")
     for name, tokens, seconds in measure(recommender, known):
-        print(f"| {name} | {tokens:,} | {seconds:.3f} |", flush=True)
+        print(f"| {name} | {tokens:,} | {seconds:.4f} |", flush=True)
     if known.cold:
         words = ["recommend", "--model", known.model, "--history", recommender.titles[0]]
         words += [] if known.base_model is None else ["--base_model", known.base_model]

@@ -210,9 +210,10 @@ class CandidateScorer:
         return [wide[row] for row in range(len(prompts))]
 
     def _is_wide(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> bool:
-        if torch.is_grad_enabled() or no_prefix(self.backbone):
+        if torch.is_grad_enabled():
             return False
-        return tree_width(prompt, candidates, self.virtual_tokens) > budget.TREE
+        width = tree_width(prompt, candidates, self.virtual_tokens)
+        return width > budget.TREE and not no_prefix(self.backbone)
 
     def _in_chunks(self, prompt: TokenIds, candidates: Sequence[TokenIds]) -> torch.Tensor:
         trie = Trie.grow(candidates)
