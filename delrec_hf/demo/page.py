@@ -184,7 +184,10 @@ def _header(desk: Desk, model: str) -> str:
         f"{count:,} {config.domain.items}",
         f"reads the last {config.history_length} of a history",
     ]
-    if desk.recommender.teacher is not None:
+    teacher = desk.recommender.teacher
+    if teacher is not None and teacher.name == "co-occurrence":
+        facts.append("co-occurrence in the teacher's place")
+    elif teacher is not None:
         kind = str(config.teacher.get("type"))
         facts.append(f"teacher {_TEACHERS.get(kind, kind)}")
     return (
