@@ -2,22 +2,24 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from delrec_hf.ranking import budget
 from delrec_hf.ranking.forward import embed, log_probabilities
 from delrec_hf.ranking.masks import masks
-from delrec_hf.ranking.prefix import Prefix
+from delrec_hf.ranking.prefix import Prefix, cache_of, states_of
 from delrec_hf.ranking.scoring import check_finite
 from delrec_hf.ranking.trie import ROOT, Trie
 
 FloatArray = npt.NDArray[np.float64]
 
-_AT_ONCE = 64  # beginnings that one forward reads where none is left out
+_AT_ONCE = 64  # beginnings that one forward of an exact search reads
+_MARGIN = 2.0  # how far, in nats, what a beam gives up must fall behind
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,8 @@ class Search:
         self._bounds = bounds
         self._last = last
         self._prefix = prefix
-        self._cache = prefix.cache(1)
-        self._columns: dict[int, int] = {}  # where in the cache each node that is read stands
-        self._depths = list(range(prefix.length))  # of the cache's columns
+        self._states = prefix.states  # and behind them those of the nodes that are read
+        self._columns: dict[int, int] = {}  # where in them each node stands
         self._totals: dict[int, float] = {ROOT: 0.0}
         self._children = _children(trie)
         self._items: dict[int, list[int]] = {}
@@ -127,26 +128,23 @@ class Search:
             self._items.setdefault(leaf, []).append(item)
 
     def best(
-        self,
-        k: int,
-        seen: Collection[int],
-        width: int | None,
-        outlook: Outlook | None = None,
+        self, k: int, seen: Collection[int], width: int | None, outlook: Outlook | None
     ) -> list[tuple[int, float]] | None:
         """Return the best unseen items and their scores, best first.
 
         Args:
             k: How many.
             seen: Items to leave out.
-            width: How many beginnings of each length are read; None: all that can lead to one of
-                the best `k`.
-            outlook: What a beam expects below each beginning; without one, that all of it is
-                certain.
+            width: How many beginnings a beam reads at once, those of the most promising items; what
+                falls behind the best `k` is given up. None: only what cannot belong to them is.
+            outlook: What a beam expects below each beginning.
 
         Returns:
             At most `k`; None if the search grows beyond the budget, so that it is cheaper to read
             the whole trie.
         """
+        outlook = None if width is None else outlook
+        at_once = width or _AT_ONCE
         open_below = self._open_below(seen)
         found: list[tuple[float, int]] = []  # minus the score, and the item
         level, left = [ROOT], list[int]()
@@ -158,37 +156,25 @@ class Search:
                         found.append((-self._score(item), item))
             found = sorted(found)[:k]
             least = -found[-1][0] if len(found) == k else -np.inf
-            live = [node for node in children if open_below[node] and self._inner(node)]
-            level, left = self._next(live, left, least, width, outlook, enough=len(found) == k)
+            left += [node for node in children if open_below[node] and self._inner(node)]
+            left = [node for node in left if self._most(node, outlook) >= least]
+            left.sort(key=lambda node: (-self._promise(node, outlook), node))
+            level, left = left[:at_once], left[at_once:]
         if level:
             return None
         return [(item, -score) for score, item in found]
 
-    def _next(
-        self,
-        live: list[int],
-        left: list[int],
-        least: float,
-        width: int | None,
-        outlook: Outlook | None,
-        *,
-        enough: bool,
-    ) -> tuple[list[int], list[int]]:
-        """Return the nodes to read next and those that are left for later."""
-        if width is None or (not live and not enough):  # a beam that came to few items goes back
-            live, left = [*left, *live], []
-        live = [node for node in live if self._bound(node) >= least]
-        if width is None or outlook is None:
-            live.sort(key=lambda node: (-self._bound(node), node))
-        else:
-            live.sort(key=lambda node: (-self._promise(node, outlook), node))
-        wide = _AT_ONCE if width is None else width
-        return live[:wide], [*left, *live[wide:]]
+    def _most(self, node: int, outlook: Outlook | None) -> float:
+        """Return what no item below a node scores higher than, or hardly any."""
+        bound = self._bounds.above(node, self._totals[node])
+        if outlook is None:
+            return bound
+        total = self._totals[node] + float(outlook.rests[node]) + _MARGIN
+        return min(bound, self._as_score(int(outlook.items[node]), total))
 
-    def _bound(self, node: int) -> float:
-        return self._bounds.above(node, self._totals[node])
-
-    def _promise(self, node: int, outlook: Outlook) -> float:
+    def _promise(self, node: int, outlook: Outlook | None) -> float:
+        if outlook is None:
+            return self._bounds.above(node, self._totals[node])
         total = self._totals[node] + float(outlook.rests[node])
         return self._as_score(int(outlook.items[node]), total)
 
@@ -212,29 +198,27 @@ class Search:
 
     def _read(self, nodes: list[int]) -> list[int]:
         """Read nodes and return their children, whose log-probabilities are then known."""
-        trie, past = self._trie, len(self._depths)
-        depths = [self._prefix.length + int(trie.depths[node]) for node in nodes]
-        ids = [self._last if node == ROOT else int(trie.tokens[node]) for node in nodes]
+        trie, start = self._trie, self._prefix.length
+        ways = [[ROOT, *trie.path(node)] if node != ROOT else [] for node in nodes]
+        behind = sorted({one for way in ways for one in way})
+        place = {node: start + row for row, node in enumerate(behind)}
+        past = start + len(behind)
         seen = torch.zeros(1, len(nodes), past + len(nodes), dtype=torch.bool)
-        seen[..., : self._prefix.length] = True
-        for row, node in enumerate(nodes):
-            self._columns[node] = past + row
-            way = [node] if node == ROOT else [ROOT, *trie.path(node), node]
-            seen[0, row, [self._columns[one] for one in way]] = True
-        self._depths += depths
-        queries = torch.tensor([depths])
+        seen[..., :start] = True
+        for row, way in enumerate(ways):
+            seen[0, row, [*(place[one] for one in way), past + row]] = True
+        depths = torch.from_numpy(start + trie.depths[[*behind, *nodes]])[None]
+        queries = depths[:, len(behind) :]
+        ids = [self._last if node == ROOT else int(trie.tokens[node]) for node in nodes]
         embeds = embed(self._backbone, None, torch.tensor([ids]))
+        keys = torch.cat([torch.arange(start)[None], depths], dim=1)
+        config = self._backbone.config.get_text_config()
+        cache = self._behind(behind)
         inputs = {
             "inputs_embeds": embeds,
-            "attention_mask": masks(
-                self._backbone.config.get_text_config(),
-                seen,
-                queries,
-                torch.tensor([self._depths]),
-                embeds,
-            ),
+            "attention_mask": masks(config, seen, queries, keys, embeds),
             "position_ids": queries.to(embeds.device),
-            "past_key_values": self._cache,
+            "past_key_values": cache,
             "use_cache": True,
         }
         children = [self._children[node] for node in nodes]
@@ -244,9 +228,33 @@ class Search:
         scored = torch.ones(1, len(nodes), dtype=torch.bool)
         gained = log_probabilities(self._backbone, inputs, scored, owners, tokens)
         check_finite([gained.double().cpu().numpy()])
+        self._keep(nodes, cache, past)
         for child, one in zip(below, gained.tolist(), strict=True):
             self._totals[child] = self._totals[int(trie.parents[child])] + one
         return below
+
+    def _behind(self, nodes: list[int]) -> DynamicCache:
+        """Return a cache of the prompt and of nodes that are read, without all others."""
+        columns = [*range(self._prefix.length), *(self._columns[node] for node in nodes)]
+        index = torch.tensor(columns, dtype=torch.long)
+        return cache_of(
+            [
+                state and tuple(one.index_select(2, index.to(one.device)) for one in state)
+                for state in self._states
+            ]
+        )
+
+    def _keep(self, nodes: list[int], cache: DynamicCache, past: int) -> None:
+        """Keep the keys and values of nodes, which a cache holds behind so many others."""
+        stored = self._prefix.length + len(self._columns)
+        self._columns.update({node: stored + row for row, node in enumerate(nodes)})
+        new = states_of(cache)
+        if self._states:  # a prompt of one token has left none
+            new = [
+                before and after and tuple(map(partial(_joined, past), before, after))
+                for before, after in zip(self._states, new, strict=True)
+            ]
+        self._states = new
 
 
 def _children(trie: Trie) -> list[list[int]]:
@@ -255,3 +263,7 @@ def _children(trie: Trie) -> list[list[int]]:
         if node != ROOT:
             found[parent].append(node)
     return found
+
+
+def _joined(past: int, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    return torch.cat([before, after[:, :, past:]], dim=2)

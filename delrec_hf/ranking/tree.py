@@ -137,10 +137,15 @@ def summed(trie: Trie, gained: torch.Tensor) -> torch.Tensor:
 
 
 def _chunks(trie: Trie) -> list[Branches]:
+    """Cut a trie where little leads into the next chunk, which reads that again."""
     inner, chunks, start = trie.inner, [], 0
+    depths = trie.depths[inner]
     while start < len(inner):
         way = [ROOT, *trie.path(inner[start])] if start else []
         stop = start + max(1, budget.CHUNK - len(way))
+        if stop < len(inner):
+            earliest = start + max(1, 3 * (stop - start) // 4)
+            stop -= int(np.argmin(depths[earliest : stop + 1][::-1]))
         read = np.concatenate([np.array(way, dtype=np.int64), inner[start:stop]])
         chunks.append(Branches(trie, read, len(way)))
         start = stop

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from delrec_hf.errors import InputError
 from delrec_hf.ranking.scoring import CandidateScorer, check_finite
 from delrec_hf.ranking.search import Bounds, Outlook, Search
 from delrec_hf.ranking.support import masked_attention
@@ -82,19 +83,24 @@ class CatalogueScorer:
             prompt: Token ids up to where the answer starts.
             k: How many to return.
             seen: Items to leave out.
-            width: Read only the so many most promising beginnings of each length (beam search):
-                fast, and may miss items, most of those that begin unlikely unless there is an
-                outlook. None: go on until nothing that is left
-                unread can belong to the best `k`, which are then those of `score`.
+            width: Let a beam of so many beginnings, the most promising ones at a time, give up what
+                the outlook expects to fall behind: fast, and may miss items. None: go on until
+                nothing that is left unread can belong to the best `k`, which are then those of
+                `score`.
 
         Returns:
             The best `k` items, or as many as there are, best first, with their score.
 
         Raises:
-            InputError: If a score is not finite.
+            InputError: If a score is not finite, or a beam has no outlook.
         """
         scorer = self.scorer
         if scorer.goes_on():
+            if width is not None and self.outlook is None:
+                raise InputError(
+                    f"a beam of {width} has no outlook, without which it would find hardly any of "
+                    "the best items; make one by `with_outlook`, or leave width out"
+                )
             with masked_attention(scorer.backbone):
                 prefix = scorer.behind(prompt)
                 search = Search(scorer.backbone, self._trie, self._bounds, prefix, prompt[-1])

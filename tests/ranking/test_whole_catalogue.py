@@ -91,9 +91,8 @@ def test_scores_of_every_kind_are_those_of_candidates(
 
 @pytest.mark.parametrize("kind", ["sum", "mean", "calibrated"])
 @pytest.mark.parametrize("shape", ["llama", "gemma2, window", "gpt_neox"])
-@pytest.mark.parametrize("width", [None, 1000], ids=["exact", "full width"])
 def test_the_best_found_are_the_best_of_all(
-    tiny: Callable[..., Any], shape: str, kind: str, width: int | None
+    tiny: Callable[..., Any], shape: str, kind: str
 ) -> None:
     for seed in range(3):
         answers = catalogue(seed)
@@ -102,7 +101,7 @@ def test_the_best_found_are_the_best_of_all(
         scores, seen = whole.score(PROMPT), set(range(0, 60, 7))
         best = [item for item in np.argsort(-scores).tolist() if item not in seen]
         for k in (1, 10, len(best), 100):
-            found = whole.top(PROMPT, k, seen, width=width)
+            found = whole.top(PROMPT, k, seen)
             assert [item for item, _ in found] == best[:k]
             np.testing.assert_allclose([score for _, score in found], scores[best[:k]], atol=1e-4)
 
@@ -113,6 +112,7 @@ def test_a_beam_gives_distinct_unseen_items_however_narrow_it_is(
 ) -> None:
     answers = catalogue(4)
     whole = CatalogueScorer(CandidateScorer(tiny("llama"), SOFT), answers)
+    whole = whole.with_outlook([9, *PROMPT[5:]])
     scores, seen = whole.score(PROMPT), set(range(20))
     for k in (1, 10, 40):
         found = whole.top(PROMPT, k, seen, width=width)
@@ -124,29 +124,33 @@ def test_a_beam_gives_distinct_unseen_items_however_narrow_it_is(
 
 
 @pytest.mark.parametrize("kind", ["sum", "mean", "calibrated"])
-def test_a_beam_with_an_outlook_finds_more_and_scores_the_same(
+def test_a_beam_finds_nearly_all_by_the_outlook_of_another_prompt(
     tiny: Callable[..., Any], kind: str
 ) -> None:
     # Each begins with a token of its own, which says little of how it goes on.
     answers = [[100 + place, *one] for place, one in enumerate(catalogue(12, 200))]
     scorer = CandidateScorer(tiny("llama"), SOFT, _scoring(kind, answers))
-    plain = CatalogueScorer(scorer, answers)
-    ahead = plain.with_outlook([9, *PROMPT[5:]])
-    recall = {True: 0, False: 0}
+    whole = CatalogueScorer(scorer, answers).with_outlook([9, *PROMPT[5:]])
+    hits = 0
     for last in range(50, 60):
         prompt = [*PROMPT, last]
-        scores = plain.score(prompt)
+        scores = whole.score(prompt)
         best = np.argsort(-scores)[:10].tolist()
-        assert [item for item, _ in ahead.top(prompt, 10)] == best
-        for whole in (plain, ahead):
-            found = whole.top(prompt, 10, width=5)
-            items = [item for item, _ in found]
-            np.testing.assert_allclose([score for _, score in found], scores[items], atol=1e-4)
-            recall[whole is ahead] += len(set(items) & set(best))
-    assert recall[True] > recall[False]
-    same = plain.with_outlook(PROMPT)  # of the very prompt: each beam step knows the best way
-    best = np.argsort(-plain.score(PROMPT))[:3].tolist()
+        assert [item for item, _ in whole.top(prompt, 10)] == best  # exact with an outlook too
+        found = whole.top(prompt, 10, width=5)
+        items = [item for item, _ in found]
+        np.testing.assert_allclose([score for _, score in found], scores[items], atol=1e-4)
+        hits += len(set(items) & set(best))
+    assert hits > 80
+    same = whole.with_outlook(PROMPT)  # of the very prompt: each step knows the best way
+    best = np.argsort(-whole.score(PROMPT))[:3].tolist()
     assert [item for item, _ in same.top(PROMPT, 3, width=3)] == best
+
+
+def test_a_beam_without_an_outlook_is_refused(tiny: Callable[..., Any]) -> None:
+    whole = CatalogueScorer(CandidateScorer(tiny("llama")), catalogue(4))
+    with pytest.raises(InputError, match="a beam of 4 has no outlook"):
+        whole.top(PROMPT, 3, width=4)
 
 
 def test_what_is_sought_is_read_sparingly(
@@ -154,6 +158,7 @@ def test_what_is_sought_is_read_sparingly(
 ) -> None:
     backbone, answers = tiny("llama"), catalogue(5, 400)
     whole = CatalogueScorer(CandidateScorer(backbone, SOFT), answers)
+    whole = whole.with_outlook([9, *PROMPT[5:]])
     tokens = {}
     for width in (None, 4):
         read = reading(backbone)
@@ -175,7 +180,7 @@ def test_the_prompt_and_each_beginning_are_read_once_within_the_budget(
     CatalogueScorer(CandidateScorer(backbone, SOFT), answers).score(PROMPT)
     beginnings = {tuple(one[:size]) for one in answers for size in range(len(one))}
     assert widths[0] == len(SOFT) + len(PROMPT) - 1
-    assert max(widths[1:]) == 50
+    assert max(widths[1:]) <= 50
     # Each chunk reads the way that leads into it again, at most seven tokens.
     assert len(beginnings) <= sum(widths[1:]) + 400 <= len(beginnings) + 400 + 8 * len(widths)
 
@@ -242,6 +247,6 @@ def test_scores_that_are_no_numbers_are_refused(tiny: Callable[..., Any]) -> Non
     backbone = tiny("llama")
     backbone.get_output_embeddings().weight.data[8] = torch.nan
     whole = CatalogueScorer(CandidateScorer(backbone), catalogue(10))
-    for act in (whole.score, lambda prompt: whole.top(prompt, 3, width=2)):
+    for act in (whole.score, lambda prompt: whole.top(prompt, 3)):
         with pytest.raises(InputError, match="not finite"):
             act(PROMPT)
