@@ -1,4 +1,4 @@
-"""CPU time of scoring candidates and whole catalogues, beside plain forwards and one by one.
+"""CPU time of scoring candidates, beside plain forwards and an evaluation harness.
 
 Users and titles are those of a folder with `interactions.csv.xz` and `items.csv.xz`. All times are
 CPU seconds of one thread, and ratios are of one run.
@@ -7,7 +7,6 @@ CPU seconds of one thread, and ratios are of one run.
 import argparse
 import csv
 import lzma
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,9 +21,8 @@ from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
 from delrec_hf.logging import quiet_libraries
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.ranking.scoring import CandidateScorer
-from delrec_hf.ranking.whole_catalogue import CatalogueScorer
 
-PARTS = ("forward", "harness", "prefix", "catalogue", "beam")
+PARTS = ("forward", "harness", "prefix")
 TokenIds = list[int]
 
 
@@ -68,28 +66,12 @@ def cpu(act: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, found
 
 
-def peak() -> int:
-    """Return the most memory held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
 @torch.inference_mode()
 def plainly(backbone: PreTrainedModel, prompts: list[TokenIds], offered: Any) -> None:
     """Read prompts, each with all candidates behind it, and keep the candidates' logits."""
     for prompt, candidates in zip(prompts, offered, strict=True):
         ids = torch.tensor([prompt + [token for one in candidates for token in one]])
         backbone(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - len(prompt) + 1)
-
-
-@torch.inference_mode()
-def one_by_one(backbone: PreTrainedModel, prompt: TokenIds, answers: Any) -> list[float]:
-    """Score titles, each in a forward of its own behind the prompt."""
-    found = []
-    for one in answers:
-        ids = torch.tensor([prompt + one[:-1]])
-        logits = backbone(input_ids=ids, use_cache=False, logits_to_keep=len(one)).logits[0]
-        found.append(float(logits.log_softmax(-1)[range(len(one)), one].double().sum()))
-    return found
 
 
 def harness(
@@ -151,52 +133,6 @@ def measure_prefix(backbone: PreTrainedModel, users: Users, number: int, virtual
           f"{np.abs(np.subtract(plain, found)).max():.1e}")  # fmt: skip
 
 
-def measure_catalogue(backbone: PreTrainedModel, users: Users, sample: int) -> None:
-    """Compare a whole catalogue through its trie with a sample of it one by one."""
-    prompt, whole = users.prompt(0), CatalogueScorer(CandidateScorer(backbone), users.answers)
-    some = np.random.default_rng(0).choice(len(users.answers), sample, replace=False)
-    alone, expected = cpu(lambda: one_by_one(backbone, prompt, [users.answers[k] for k in some]))
-    before = peak()
-    seconds, scores = cpu(lambda: whole.score(prompt, disable_tqdm=False))
-    after = peak()
-    found, best = cpu(lambda: whole.top(prompt, 10))
-    every = alone * len(users.answers) / sample
-    beginnings = {tuple(one[:k]) for one in users.answers for k in range(1, len(one))}
-    apart = sum(len(prompt) + len(one) - 1 for one in users.answers)
-    read = len(prompt) + len(beginnings)
-    print(f"{len(users.answers)} titles behind a prompt of {len(prompt)} tokens")
-    print(f"  one by one {apart} tokens, {every:.0f} s (from {sample} titles, {alone:.1f} s)")
-    print(f"  the trie {read} tokens, {seconds:.1f} s: {every / seconds:.1f} times less; peak "
-          f"{after} MiB, {before} MiB before")  # fmt: skip
-    print(f"  its exact best 10 {found:.1f} s: {every / found:.0f} times less")
-    print(f"  largest difference {np.abs(scores[some] - expected).max():.1e}; the same best 10: "
-          f"{[item for item, _ in best] == np.argsort(-scores)[:10].tolist()}")  # fmt: skip
-
-
-def measure_beam(backbone: PreTrainedModel, users: Users, number: int, widths: list[int]) -> None:
-    """Measure how much of the exact best 10 unseen items beams find, without and with outlook."""
-    prompts = [users.prompt(user) for user in range(number)]
-    scorer = CandidateScorer(backbone).with_prefix(prompts)
-    whole = CatalogueScorer(scorer, users.answers)
-
-    def find(whole: CatalogueScorer, width: int | None) -> list[set[int]]:
-        return [
-            {item for item, _ in whole.top(prompt, 10, set(users.seen(user)), width=width)}
-            for user, prompt in enumerate(prompts)
-        ]
-
-    seconds, exact = cpu(lambda: find(whole, None))
-    print(f"best 10 unseen items of {number} users\n  exact {seconds / number:.2f} s a user")
-    reading, ahead = cpu(lambda: whole.with_outlook(users.prompt(number)))
-    print(f"  outlook of another user's prompt {reading:.1f} s, once")
-    for name, beams in (("outlook", ahead), ("no outlook", whole)):
-        for width in widths:
-            seconds, found = cpu(lambda beams=beams, width=width: find(beams, width))
-            recall = np.mean([len(a & b) / 10 for a, b in zip(exact, found, strict=True)])
-            print(f"  beam of {width}, {name}: recall@10 {recall:.3f}, "
-                  f"{seconds / number:.2f} s a user", flush=True)  # fmt: skip
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -204,9 +140,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--torch_dtype", default="float32")
     parser.add_argument("--users", type=int, default=2)
-    parser.add_argument("--beam_users", type=int, default=20)
-    parser.add_argument("--widths", type=int, nargs="+", default=[4, 16, 64])
-    parser.add_argument("--sample", type=int, default=50)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     known = parser.parse_args()
     torch.set_num_threads(1)
@@ -221,10 +154,6 @@ def main() -> None:
         measure_candidates(backbone, tokenizer, users, known.users, known.parts)
     if "prefix" in known.parts:
         measure_prefix(backbone, users, 2 * known.users, virtual=100)
-    if "catalogue" in known.parts:
-        measure_catalogue(backbone, users, known.sample)
-    if "beam" in known.parts:
-        measure_beam(backbone, users, known.beam_users, known.widths)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,9 @@ def log_probabilities(
         decoder.answer = states[None]
         logits = reader(inputs_embeds=states[None], use_cache=False).logits[0].float()
         rows, columns = rows.to(logits.device), columns.to(logits.device)
-        return logits[rows, columns] - logits.logsumexp(1)[rows]
+        # Some rows at a time: what the sum makes of all at once would not stay in the cache.
+        sums = torch.cat([some.logsumexp(1) for some in logits.split(64)])
+        return logits[rows, columns] - sums[rows]
 
     step = max(1, budget.LOGITS // vocabulary)
     order = owners.argsort(stable=True)

@@ -1,8 +1,9 @@
 """The best items of a trie, without reading all of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from delrec_hf.ranking.trie import ROOT, Trie
 
 FloatArray = npt.NDArray[np.float64]
 
-_AT_ONCE = 64  # beginnings that one forward of an exact search reads
+_AT_ONCE = 128  # beginnings that one forward of an exact search reads
 _MARGIN = 2.0  # how far, in nats, what a beam gives up must fall behind
 
 
@@ -119,7 +120,8 @@ class Search:
         self._bounds = bounds
         self._last = last
         self._prefix = prefix
-        self._states = prefix.states  # and behind them those of the nodes that are read
+        # And behind the prefix those of the nodes that are read.
+        self._states: Sequence[tuple[torch.Tensor, ...] | None] = prefix.states
         self._columns: dict[int, int] = {}  # where in them each node stands
         self._totals: dict[int, float] = {ROOT: 0.0}
         self._children = _children(trie)
@@ -198,29 +200,8 @@ class Search:
 
     def _read(self, nodes: list[int]) -> list[int]:
         """Read nodes and return their children, whose log-probabilities are then known."""
-        trie, start = self._trie, self._prefix.length
-        ways = [[ROOT, *trie.path(node)] if node != ROOT else [] for node in nodes]
-        behind = sorted({one for way in ways for one in way})
-        place = {node: start + row for row, node in enumerate(behind)}
-        past = start + len(behind)
-        seen = torch.zeros(1, len(nodes), past + len(nodes), dtype=torch.bool)
-        seen[..., :start] = True
-        for row, way in enumerate(ways):
-            seen[0, row, [*(place[one] for one in way), past + row]] = True
-        depths = torch.from_numpy(start + trie.depths[[*behind, *nodes]])[None]
-        queries = depths[:, len(behind) :]
-        ids = [self._last if node == ROOT else int(trie.tokens[node]) for node in nodes]
-        embeds = embed(self._backbone, None, torch.tensor([ids]))
-        keys = torch.cat([torch.arange(start)[None], depths], dim=1)
-        config = self._backbone.config.get_text_config()
-        cache = self._behind(behind)
-        inputs = {
-            "inputs_embeds": embeds,
-            "attention_mask": masks(config, seen, queries, keys, embeds),
-            "position_ids": queries.to(embeds.device),
-            "past_key_values": cache,
-            "use_cache": True,
-        }
+        trie = self._trie
+        inputs, past = self._inputs(nodes)
         children = [self._children[node] for node in nodes]
         owners = torch.tensor([row for row, below in enumerate(children) for _ in below])
         below = [child for one in children for child in one]
@@ -228,10 +209,36 @@ class Search:
         scored = torch.ones(1, len(nodes), dtype=torch.bool)
         gained = log_probabilities(self._backbone, inputs, scored, owners, tokens)
         check_finite([gained.double().cpu().numpy()])
-        self._keep(nodes, cache, past)
+        self._keep(nodes, inputs["past_key_values"], past)
         for child, one in zip(below, gained.tolist(), strict=True):
             self._totals[child] = self._totals[int(trie.parents[child])] + one
         return below
+
+    def _inputs(self, nodes: list[int]) -> tuple[dict[str, Any], int]:
+        """Return what a forward takes, and how many tokens its cache holds before it."""
+        trie, start = self._trie, self._prefix.length
+        ways = [[] if node == ROOT else [ROOT, *trie.path(node)] for node in nodes]
+        behind = sorted({one for way in ways for one in way})
+        places = {node: start + row for row, node in enumerate(behind)}
+        past = start + len(behind)
+        seen = torch.zeros(1, len(nodes), past + len(nodes), dtype=torch.bool)
+        seen[..., :start] = True
+        for row, way in enumerate(ways):
+            seen[0, row, [*(places[one] for one in way), past + row]] = True
+        depths = torch.from_numpy(start + trie.depths[[*behind, *nodes]])[None]
+        keys = torch.cat([torch.arange(start)[None], depths], dim=1)
+        queries = depths[:, len(behind) :]
+        ids = [self._last if node == ROOT else int(trie.tokens[node]) for node in nodes]
+        embeds = embed(self._backbone, None, torch.tensor([ids]))
+        config = self._backbone.config.get_text_config()
+        inputs = {
+            "inputs_embeds": embeds,
+            "attention_mask": masks(config, seen, queries, keys, embeds),
+            "position_ids": queries.to(embeds.device),
+            "past_key_values": self._behind(behind),
+            "use_cache": True,
+        }
+        return inputs, past
 
     def _behind(self, nodes: list[int]) -> DynamicCache:
         """Return a cache of the prompt and of nodes that are read, without all others."""
@@ -248,7 +255,7 @@ class Search:
         """Keep the keys and values of nodes, which a cache holds behind so many others."""
         stored = self._prefix.length + len(self._columns)
         self._columns.update({node: stored + row for row, node in enumerate(nodes)})
-        new = states_of(cache)
+        new: Sequence[tuple[torch.Tensor, ...] | None] = states_of(cache)
         if self._states:  # a prompt of one token has left none
             new = [
                 before and after and tuple(map(partial(_joined, past), before, after))
