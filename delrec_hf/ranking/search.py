@@ -19,7 +19,7 @@ from delrec_hf.ranking.trie import ROOT, Trie
 
 FloatArray = npt.NDArray[np.float64]
 
-_AT_ONCE = 128  # beginnings that one forward of an exact search reads
+_AT_ONCE = 64  # beginnings that one forward of an exact search reads
 _MARGIN = 2.0  # how far, in nats, what a beam gives up must fall behind
 
 
