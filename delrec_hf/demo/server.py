@@ -14,6 +14,7 @@ from delrec_hf.serving.listening import address, answer, bound
 from delrec_hf.serving.refusals import HANDLERS, Door
 
 _MOST = 1_000_000  # bytes of a request
+_SLOWEST = 30.0  # seconds that they may take
 _LONGEST_END = 3  # seconds: pages keep a connection open
 
 
@@ -25,7 +26,7 @@ def app_of(desk: Desk, model: str) -> FastAPI:
         model: How the page calls it.
     """
     app = FastAPI(exception_handlers=HANDLERS, openapi_url=None)
-    app.add_middleware(Door, most=_MOST)
+    app.add_middleware(Door, most=_MOST, seconds=_SLOWEST)
     # Gradio brings this font: nothing is asked of a font server. Its weight 600 lacks most letters.
     font = [gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"]
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=font).set(

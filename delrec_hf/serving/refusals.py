@@ -1,8 +1,10 @@
 """What a server answers instead of an answer: one line in JSON, and never a traceback."""
 
+import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,13 +19,17 @@ from delrec_hf.logging import get_logger
 from delrec_hf.serving.waiting import FullError
 
 _DRAINED = 50_000_000  # bytes of a body too large that are read nevertheless, and dropped
+_GONE = 499  # for the log alone: nobody is there to read it
 _SHOWN = 80  # characters of what was given in a message
 _CURES = {
     400: "send JSON in UTF-8, not too deeply nested",
     404: "see /docs for the paths that there are",
+    408: "send it faster, or less at once",
     413: "send less at once",
     405: "see /docs for the methods that a path answers to",
 }
+
+Answer = TypeVar("Answer")
 
 logger = get_logger(__name__)
 
@@ -38,6 +44,7 @@ class Refusal(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
+    408: {"model": Refusal, "description": "The body takes too long."},
     413: {"model": Refusal, "description": "The body is too large."},
     422: {"model": Refusal, "description": "It cannot be answered; asked again, neither."},
     500: {"model": Refusal, "description": "A fault of the server; its log says which."},
@@ -47,15 +54,16 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 class Door:
-    """Keeps large bodies out, logs requests without their contents, and faults with traceback.
+    """Keeps large and slow bodies out, logs requests without their contents, faults with traceback.
 
     Args:
         app: What is behind it.
         most: Bytes of a body.
+        seconds: How long it may take.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -63,18 +71,21 @@ class Door:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        status, size = 0, 0
+        status, size, is_whole = 0, 0, False
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, is_whole
+            if is_whole:
+                return await receive()  # which only tells of a client that has gone
+            message = await self._piece(receive, started)
             size += len(message.get("body", b""))
             if size > self._most:
                 # Many clients read no answer before they have sent everything.
                 while message.get("more_body") and size < _DRAINED:
-                    message = await receive()
+                    message = await self._piece(receive, started)
                     size += len(message.get("body", b""))
                 raise HTTPException(413, f"the body has more than {self._most} bytes")
+            is_whole = not message.get("more_body")
             return message
 
         async def noted(message: Message) -> None:
@@ -92,6 +103,36 @@ class Door:
         finally:
             seconds = time.monotonic() - started
             logger.info("%s: %d, %d bytes, %.3f s", _name(scope), status, size, seconds)
+
+    async def _piece(self, receive: Receive, started: float) -> Message:
+        """Return the next piece of a body, or refuse one that takes too long."""
+        try:
+            return await asyncio.wait_for(receive(), started + self._seconds - time.monotonic())
+        except TimeoutError:
+            line = f"the body is not there after {self._seconds:g} s"
+            raise HTTPException(408, line, {"Connection": "close"}) from None
+
+
+async def answered(request: Request, asked: "Sequence[Future[Answer]]") -> list[Answer]:
+    """Wait for answers, unless the client goes: what then still waits is not asked any more.
+
+    Args:
+        request: Whose body has been read.
+        asked: What it waits for.
+    """
+    waiting = asyncio.gather(*map(asyncio.wrap_future, asked))
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
+    either: list[asyncio.Future[Any]] = [waiting, gone]
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        raise HTTPException(_GONE, "the client has gone")
+    finally:
+        gone.cancel()
+        for one in asked:
+            one.cancel()
 
 
 def _name(scope: Scope) -> str:

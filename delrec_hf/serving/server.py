@@ -1,6 +1,5 @@
 """A finished model behind HTTP: JSON in, ranked items out, several users in one forward."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from delrec_hf import __version__
@@ -26,7 +25,7 @@ from delrec_hf.serving.bodies import (
     RecommendManyBody,
 )
 from delrec_hf.serving.listening import address, answer, bound
-from delrec_hf.serving.refusals import HANDLERS, REFUSALS, Door
+from delrec_hf.serving.refusals import HANDLERS, REFUSALS, Door, answered
 from delrec_hf.serving.waiting import WaitingLine
 
 
@@ -36,6 +35,7 @@ class Limits:
 
     Attributes:
         body: Bytes of a request.
+        seconds: How long they may take.
         histories: How many one request may hold.
         history: Titles in one.
         candidates: Titles to rank.
@@ -47,6 +47,7 @@ class Limits:
     """
 
     body: int = 1_000_000
+    seconds: float = 30.0
     histories: int = 64
     history: int = 1_000
     candidates: int = 1_000
@@ -127,14 +128,16 @@ def app_of(recommender: Recommender, limits: Limits, model: str) -> FastAPI:
         lifespan=serving,
         exception_handlers=HANDLERS,
     )
-    app.add_middleware(Door, most=limits.body)
+    app.add_middleware(Door, most=limits.body, seconds=limits.seconds)
 
     async def look_up(titles: Sequence[str]) -> None:
         """Refuse titles that nobody knows, before they wait with others' requests."""
         _check("a title's characters", max(map(len, titles)), limits.title)
         await run_in_threadpool(lambda: [recommender.find(one) for one in titles])
 
-    async def rank(histories: list[list[str]], body: RankOptions) -> list[Ranking]:
+    async def rank(
+        request: Request, histories: list[list[str]], body: RankOptions
+    ) -> list[Ranking]:
         candidates = body.candidates or []
         _check("histories", len(histories), limits.histories)
         _check("a history's titles", max(map(len, histories)), limits.history)
@@ -144,27 +147,27 @@ def app_of(recommender: Recommender, limits: Limits, model: str) -> FastAPI:
         await look_up([*chain(*histories), *candidates])
         wanted = None if body.candidates is None else tuple(candidates)
         job = _Ranking(recommender, wanted, body.top_k, body.retrieve, body.with_teacher)
-        return await asyncio.gather(*map(asyncio.wrap_future, line.ask(job, histories)))
+        return await answered(request, line.ask(job, histories))
 
     @app.post("/recommend", responses=REFUSALS)
-    async def recommend(body: RecommendBody) -> Ranking:
+    async def recommend(request: Request, body: RecommendBody) -> Ranking:
         """Rank items as the next one after a history."""
-        return (await rank([body.history], body))[0]
+        return (await rank(request, [body.history], body))[0]
 
     @app.post("/recommend_many", responses=REFUSALS)
-    async def recommend_many(body: RecommendManyBody) -> Rankings:
+    async def recommend_many(request: Request, body: RecommendManyBody) -> Rankings:
         """Rank items after each of several histories."""
-        return Rankings(rankings=await rank(body.histories, body))
+        return Rankings(rankings=await rank(request, body.histories, body))
 
     @app.post("/explain", responses=REFUSALS)
-    async def explain(body: ExplainBody) -> dict[str, Any]:
+    async def explain(request: Request, body: ExplainBody) -> dict[str, Any]:
         """Say what moved an item's score: see docs/explain.md."""
         candidates = body.candidates or []
         _check("a history's titles", len(body.history), limits.history)
         _check("candidates", len(candidates), limits.candidates)
         await look_up([*body.history, body.candidate, *candidates])
-        (answer,) = line.ask(_Explaining(recommender), [body])
-        return await asyncio.wrap_future(answer)
+        asked = line.ask(_Explaining(recommender), [body])
+        return (await answered(request, asked))[0]
 
     @app.get("/health", responses={503: {"model": Health, "description": "It does not answer."}})
     async def health(response: Response) -> Health:
@@ -183,10 +186,11 @@ def app_of(recommender: Recommender, limits: Limits, model: str) -> FastAPI:
 
 def _told(limits: Limits) -> str:
     return (
-        f"bodies of more than {limits.body:,} bytes, more than {limits.histories:,} histories, "
-        f"{limits.history:,} titles in one, {limits.candidates:,} candidates, {limits.title:,} "
-        f"characters in a title, and a `top_k` or `retrieve` above {limits.top_k:,}; with 503 and "
-        f"`Retry-After` what comes while {limits.waiting:,} histories wait"
+        f"bodies of more than {limits.body:,} bytes or that take longer than {limits.seconds:g} s, "
+        f"more than {limits.histories:,} histories, {limits.history:,} titles in one, "
+        f"{limits.candidates:,} candidates, {limits.title:,} characters in a title, and a `top_k` "
+        f"or `retrieve` above {limits.top_k:,}; with 503 and `Retry-After` what comes while "
+        f"{limits.waiting:,} histories wait"
     )
 
 
