@@ -12,6 +12,7 @@ from transformers import (
     MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from delrec_hf.instructions.templates import DOMAINS, rps_prompt
@@ -40,6 +41,7 @@ SHAPES: dict[str, Any] = {
     "qwen2-wide": lambda: Qwen2Config(  # bitsandbytes quantises blocks of 64
         **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=True
     ),
+    "qwen3": lambda: Qwen3Config(**_GQA, head_dim=8, tie_word_embeddings=False),
     "llama": lambda: LlamaConfig(**_GQA, tie_word_embeddings=False),
     "llama-wide": lambda: LlamaConfig(
         **_GQA | {"hidden_size": 128, "intermediate_size": 128}, tie_word_embeddings=False

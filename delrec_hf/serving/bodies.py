@@ -1,6 +1,6 @@
 """What a server is asked and answers, as JSON objects."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,7 +48,7 @@ class RecommendBody(RankOptions):
 class RecommendManyBody(RankOptions):
     """Histories of several users, for which the same is asked."""
 
-    histories: list[list[str]] = Field(
+    histories: list[Annotated[list[str], Field(min_length=1)]] = Field(
         min_length=1, description=_TITLES, examples=[[["Alien (1979)"], ["Fargo (1996)", "id:3"]]]
     )
 

@@ -44,6 +44,7 @@ class Refusal(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The body is not UTF-8, or nested too deeply."},
     408: {"model": Refusal, "description": "The body takes too long."},
     413: {"model": Refusal, "description": "The body is too large."},
     422: {"model": Refusal, "description": "It cannot be answered; asked again, neither."},

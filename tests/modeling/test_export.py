@@ -10,14 +10,17 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from delrec_hf import Recommender
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
 from delrec_hf.modeling.export import export
 from delrec_hf.modeling.stacked import DelRecModel
+from tests import tiny_backbones
+from tests.film_rows import TITLES
 
 IDS = torch.tensor([[1, 30, 77, 200, 9, 41, 3]])
-SHAPES = ["qwen2", "llama", "gemma2", "gemma3", "gpt_neox", "gpt2"]
+SHAPES = ["qwen2", "qwen3", "llama", "gemma2", "gemma3", "gpt_neox", "gpt2"]
 
 TEMPLATES = {
     path.name: path.read_text(encoding="utf-8")
@@ -26,6 +29,7 @@ TEMPLATES = {
 }
 LISTED = lsr_prompt(DOMAINS["movie"], ["Alien (1979)"], ["Heat (1995)", "M (1931)"])
 MESSAGES = [{"role": "user", "content": LISTED}]
+HISTORY = ["Heat (1995)", "Alien (1979)"]
 
 
 def set_template(folder: Path, template: str, pre_tokenizer: object = None) -> ChatEncoder:
@@ -67,6 +71,41 @@ def test_exported_equals_stacked(
     assert min(virtual) >= len(AutoTokenizer.from_pretrained(folder))
     known = min(virtual)
     torch.testing.assert_close(found[..., :known], words[..., :known], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.inference_mode()
+def test_the_exported_chat_ranks_candidates_as_the_recommender(
+    make_artefact: Callable[..., Path],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: str,
+) -> None:
+    config = tiny_backbones.SHAPES[shape]()
+    config.vocab_size = len(tokenizer)  # virtual tokens take spare rows first, which have a share
+    monkeypatch.setitem(tiny_backbones.SHAPES, f"{shape}-full", lambda: config)
+    folder = make_artefact(f"{shape}-full", candidates="unlisted")
+    recommender = Recommender.from_pretrained(folder)
+    offered = [title for title in TITLES if title not in HISTORY]
+    expected = recommender.recommend(HISTORY, offered, disable_tqdm=True)
+    export(folder, tmp_path / "plain")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    served = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    messages = [{"role": "user", "content": lsr_prompt(DOMAINS["movie"], HISTORY)}]
+    prompt = served.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+
+    def score(title: str) -> float:
+        answer = served(title + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        # Over the words that there were before: virtual tokens are never answered.
+        likely = logits[:, : len(tokenizer)].log_softmax(-1)
+        return sum(likely[place, token].item() for place, token in enumerate(answer))
+
+    found = {title: score(title) for title in offered}
+    assert sorted(offered, key=lambda one: -found[one]) == [one.title for one in expected]
+    for one in expected:
+        assert found[one.title] == pytest.approx(one.score, abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -292,6 +292,13 @@ def test_more_than_the_server_takes_is_refused(
         assert client.post("/recommend", most).status == 200
 
 
+def test_an_empty_one_of_several_histories_is_refused(client: Client) -> None:
+    for histories in ([[]], [["i1"], []]):
+        line = client.refused("/recommend_many", {"histories": histories})
+        place = f"histories[{len(histories) - 1}]"
+        assert line.startswith(f"`{place}` is []; list should have at least 1 item")
+
+
 def test_many_histories_and_large_bodies_are_refused(recommender: Recommender) -> None:
     with served(recommender, histories=2, body=100) as (client, _):
         many = client.refused("/recommend_many", {"histories": [["i1"]] * 3})
@@ -454,7 +461,7 @@ def test_the_page_describes_every_key_and_refusal(client: Client) -> None:
     assert set(page["paths"]) == {"/recommend", "/recommend_many", "/explain", "/health"}
     for path in ("/recommend", "/recommend_many", "/explain"):
         post = page["paths"][path]["post"]
-        refused = {"408", "413", "422", "500", "503"}
+        refused = {"400", "408", "413", "422", "500", "503"}
         assert set(post["responses"]) == {"200", *refused}
         for status in refused:
             answer = post["responses"][status]["content"]["application/json"]["schema"]
