@@ -76,6 +76,7 @@ def export(
         config,
         folder,
         base_model=base_model,
+        torch_dtype=torch_dtype,  # read in it: weights cast from another are rounded already
         load_in_4bit=load_in_4bit,
         device=device,
         trust_remote_code=trust_remote_code,

@@ -223,6 +223,16 @@ def test_export_takes_another_dtype_device_and_backbone(
     assert (found - expected[..., : found.shape[-1]]).std() > 0.2
 
 
+def test_an_export_in_float32_holds_no_weights_rounded_to_the_dtype_of_training(
+    make_artefact: Make, tmp_path: Path
+) -> None:
+    folder = make_artefact(SHAPE, loading=LOADINGS["bfloat16"])
+    export(folder, tmp_path / "wide", torch_dtype="float32")
+    expected = _logits(DelRecModel.from_pretrained(folder, torch_dtype="float32"))
+    found = _exported_logits(tmp_path / "wide")
+    torch.testing.assert_close(found, expected[..., : found.shape[-1]], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta data", ""])
 def test_a_device_that_is_not_there_is_one_line(make_artefact: Make, device: str) -> None:
     with pytest.raises(InputError, match="cannot be used here") as refused:
