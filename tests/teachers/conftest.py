@@ -1,9 +1,5 @@
-"""Small prepared data, settings of a tiny teacher, and processes to train it in."""
+"""Small prepared data and settings of a tiny teacher."""
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,24 +64,3 @@ def save(tmp_path: Path) -> Callable[[PreparedData], Path]:
         return data
 
     return write
-
-
-@pytest.fixture
-def launch() -> Callable[[int, str, list[str]], None]:
-    """Run a script of this folder in one plain process, or as the README says for more."""
-
-    def run(processes: int, script: str, arguments: list[str]) -> None:
-        command = [sys.executable]
-        if processes > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = str(free.getsockname()[1])
-            config = Path(__file__).parents[2] / "recipes" / "accelerate_configs" / "cpu.yaml"
-            command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-            command += ["--num_processes", str(processes), "--main_process_port", port]
-        command += [str(Path(__file__).parent / script), *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    return run

@@ -1,7 +1,6 @@
-"""Started by a test as one process or as two: predict for all positions, say how many took part."""
+"""What a test runs in one process and in two: predict for all positions, say how many took part."""
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,7 @@ from delrec_hf.teachers.predictions import all_positions, write_predictions
 from delrec_hf.teachers.teacher import NeuralTeacher
 
 
-def main(folder: Path, data: Path) -> None:
+def predict_everywhere(folder: Path, data: Path) -> None:
     state = PartialState(cpu=True)
     prepared = PreparedData.load(data)
     torch.manual_seed(0)
@@ -25,7 +24,3 @@ def main(folder: Path, data: Path) -> None:
     write_predictions(NeuralTeacher(model, pd.Index([])), prepared, places, 5, folder / "lists")
     if state.is_main_process:
         (folder / "processes.json").write_text(json.dumps(state.num_processes))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

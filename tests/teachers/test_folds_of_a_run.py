@@ -17,6 +17,8 @@ from delrec_hf.runs.stages import PARTS, teach
 from delrec_hf.teachers.folds import labels_are_out_of_fold, load_label_teacher
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import all_positions, predict, read_predictions
+from tests.processes import run_in
+from tests.teachers.folding_processes import teach_with_folds
 
 Save = Callable[[PreparedData], Path]
 
@@ -101,7 +103,6 @@ def test_two_processes_write_what_one_writes(
     prepared: PreparedData,
     save: Save,
     tmp_path: Path,
-    launch: Callable[[int, str, list[str]], None],
 ) -> None:
     data, folds = save(prepared), {**SMALL, "folds": 3, "use_cpu": True}
     teachers = {"counting": {**folds, "type": "co-occurrence"}, "kept": folds}
@@ -111,7 +112,7 @@ def test_two_processes_write_what_one_writes(
     found = {}
     for processes in (1, 2):  # of the neural one, two processes keep what one has trained
         asked = teachers if processes == 1 else {**teachers, "trained": folds}
-        launch(processes, "folding_processes.py", [str(tmp_path), json.dumps(asked)])
+        run_in(processes, teach_with_folds, tmp_path, asked)
         assert json.loads((tmp_path / "processes.json").read_text()) == processes
         found[processes] = {
             name: (

@@ -29,6 +29,8 @@ from delrec_hf.teachers.predictions import (
     write_predictions,
 )
 from delrec_hf.teachers.teacher import NeuralTeacher, Teacher
+from tests.processes import run_in
+from tests.teachers.predicting_processes import predict_everywhere
 
 
 class Coarse:
@@ -334,12 +336,11 @@ def test_two_processes_write_the_lists_of_one(
     prepared: PreparedData,
     save: Callable[[PreparedData], Path],
     tmp_path: Path,
-    launch: Callable[[int, str, list[str]], None],
 ) -> None:
     data = save(prepared)
     found = {}
     for processes in (1, 2):  # into one folder: what one process wrote must be gone after two
-        launch(processes, "predicting_processes.py", [str(tmp_path), str(data)])
+        run_in(processes, predict_everywhere, tmp_path, data)
         assert json.loads((tmp_path / "processes.json").read_text()) == processes
         names = sorted(path.name for path in (tmp_path / "lists").iterdir())
         assert names == sorted(

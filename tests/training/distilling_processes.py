@@ -1,8 +1,8 @@
-"""Started by a test as one process or as two: distil the same rows, say how many took part."""
+"""What a test runs in one process and in two: distil the same rows, say how many took part."""
 
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -34,14 +34,14 @@ def rows(task: int) -> Dataset:
     )
 
 
-def main(folder: Path, batch_size: int, settings: str) -> None:
+def distil(folder: Path, batch_size: int, settings: dict[str, Any]) -> None:
     backbone, tokenizer = toy_backbone()
     config = DistilConfig(
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=batch_size,
         num_virtual_tokens=4,
         **PLAIN_GRADIENT,
-        **json.loads(settings),
+        **settings,
     )
     model = new_soft_prompt(backbone, config, tokenizer)
     kept = ["input_ids", "labels"] if config.loss == "title" else TO_RANK
@@ -62,7 +62,3 @@ def main(folder: Path, batch_size: int, settings: str) -> None:
         }
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     part(0)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

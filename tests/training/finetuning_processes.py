@@ -1,7 +1,6 @@
-"""Trains LoRA by ranking with however many processes launch it; writes what it became."""
+"""What a test runs in one process and in two: train LoRA by ranking, write what it became."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ def rows() -> Dataset:
     )
 
 
-def main(out: Path, batch_size: int) -> None:
+def learn_lora(out: Path, batch_size: int) -> None:
     backbone, tokenizer = toy_backbone()
     config = FinetuneConfig(
         output_dir=str(out.with_suffix("")),
@@ -44,7 +43,3 @@ def main(out: Path, batch_size: int) -> None:
         save_file(weights, out)
         out.with_suffix(".json").write_text(json.dumps(state.num_processes), encoding="utf-8")
     part(0)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

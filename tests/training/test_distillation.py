@@ -17,7 +17,8 @@ from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.trainer import RankingTrainer
-from tests.training.processes import run_in
+from tests.processes import run_in
+from tests.training.distilling_processes import distil
 from tests.training.settings import every
 
 Distiller = Callable[..., PatternDistillationTrainer]
@@ -316,8 +317,7 @@ def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        given = (str(folder), str(batch_size), json.dumps(settings))
-        run_in(processes, "distilling_processes", *given)
+        run_in(processes, distil, folder, batch_size, settings)
         found[processes] = json.loads((folder / "found.json").read_text())
         assert found[processes]["processes"] == processes
     for one, two in zip(found[1]["losses"], found[2]["losses"], strict=True):

@@ -22,7 +22,8 @@ from delrec_hf.training.common import widths
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
 from delrec_hf.training.pairs import pair_tasks
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
-from tests.training.processes import run_in
+from tests.processes import run_in
+from tests.training.finetuning_processes import learn_lora
 from tests.training.settings import every
 
 Finetuner = Callable[..., RecommendationTrainer]
@@ -286,7 +287,7 @@ def test_two_processes_learn_lora_as_one(tmp_path: Path, prompt: Path) -> None:
     found = {}
     for processes, size in ((1, 4), (2, 2)):
         out = tmp_path / f"{processes}.safetensors"
-        run_in(processes, "finetuning_processes", str(out), str(size))
+        run_in(processes, learn_lora, out, size)
         found[processes] = load_file(out)
         assert json.loads(out.with_suffix(".json").read_text()) == processes
     assert found[1].keys() == found[2].keys()

@@ -19,6 +19,8 @@ from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.models.sequential import SequentialOutput
 from delrec_hf.teachers.predictions import predict
+from tests.processes import run_in
+from tests.teachers.learning.training_processes import train
 from tests.teachers.weights import assert_same_weights
 
 Configure = Callable[..., TeacherConfig]
@@ -210,7 +212,6 @@ def test_two_processes_train_and_validate_as_one(
     prepared: PreparedData,
     save: Callable[[PreparedData], Path],
     tmp_path: Path,
-    launch: Callable[[int, str, list[str]], None],
 ) -> None:
     data = save(prepared)
     # Batches that divide the windows: accelerate fills a last, smaller batch up with repeats.
@@ -219,9 +220,7 @@ def test_two_processes_train_and_validate_as_one(
     for processes, batch_size in ((1, 26), (2, 13)):
         folder = tmp_path / f"{processes}"
         folder.mkdir()
-        launch(
-            processes, "learning/training_processes.py", [str(folder), str(data), str(batch_size)]
-        )
+        run_in(processes, train, folder, data, batch_size)
         assert json.loads((folder / "processes.json").read_text()) == processes
         records[processes] = json.loads((folder / "teacher" / "teacher.json").read_text())
     assert records[2]["validation"] == pytest.approx(records[1]["validation"], abs=1e-9)

@@ -1,7 +1,6 @@
-"""Started by a test as one process or as two: train the same teacher, say how many took part."""
+"""What a test runs in one process and in two: train the same teacher, say how many took part."""
 
 import json
-import sys
 from pathlib import Path
 
 from accelerate import PartialState
@@ -11,7 +10,7 @@ from delrec_hf.teachers.config import TeacherConfig
 from delrec_hf.teachers.learning.training import train_teacher
 
 
-def main(folder: Path, data: Path, batch_size: int) -> None:
+def train(folder: Path, data: Path, batch_size: int) -> None:
     config = TeacherConfig(
         output_dir=str(folder / "checkpoints"),
         max_length=6,
@@ -28,7 +27,3 @@ def main(folder: Path, data: Path, batch_size: int) -> None:
     state = PartialState()
     if state.is_main_process:
         (folder / "processes.json").write_text(json.dumps(state.num_processes))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
