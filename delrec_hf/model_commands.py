@@ -206,10 +206,10 @@ def _recommend_to_one(known: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from delrec_hf.recommender import Recommender
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several processes are for --input; --history needs one")
+    from delrec_hf.recommender import Recommender
+
     recommender = Recommender.from_pretrained(known.model, **_loading(known))
     found = recommender.recommend(
         known.history,

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from delrec_hf.cli import main
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.evaluation.systems import SYSTEMS
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.training.recommendation import CONTROLS
+from tests.runs.films import STAGES
 from tests.runs.films import sections as small_sections
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate_configs" / "cpu.yaml"
@@ -141,9 +143,13 @@ def losses(folder: Path, name: str) -> list[float]:
 def test_two_processes_run_all_stages_from_an_empty_folder_as_one_does(
     films: Path, alone: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    log = launch(folder, "run", sections(films, batch=2))
-    assert log.count("finetune: wrote") == 1  # only the first process speaks
+    folder, given = tmp_path / "run", sections(films, batch=2)
+    given["data"]["seed"] = 3  # which the flag changes back
+    done = delrec("run", "--config", write_recipe(folder, given), "--data.seed", "42")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes share the work" in done.stderr
+    for stage in STAGES:
+        assert done.stderr.count(f"{stage}: wrote") == 1  # only the first process speaks
     assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
     trained = [
         json.loads((one / "teacher" / "teacher.json").read_text())["validation"]["ndcg@10"]
@@ -153,17 +159,17 @@ def test_two_processes_run_all_stages_from_an_empty_folder_as_one_does(
     for name in ("distil", "lora-only", "model"):
         assert len(losses(alone, name)) >= 5
         assert losses(folder, name) == pytest.approx(losses(alone, name), rel=1e-4, abs=1e-5), name
-    assert launch(folder, "run", sections(films, batch=2)).count("finished before, skipped") == 6
 
 
-def test_two_processes_evaluate_as_one_to_the_last_digit(
+def test_two_processes_skip_what_is_finished_and_evaluate_as_one_to_the_last_digit(
     films: Path, alone: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(alone, folder)
     (folder / "results.json").unlink()
     shutil.rmtree(folder / "scores")
-    launch(folder, "evaluate", sections(films, batch=4))
+    log = launch(folder, "run", sections(films, batch=4))
+    assert log.count("finished before, skipped") == len(STAGES) - 1
     results = [json.loads((one / "results.json").read_text()) for one in (folder, alone)]
     for found in results:
         for system in found["systems"].values():
@@ -173,15 +179,6 @@ def test_two_processes_evaluate_as_one_to_the_last_digit(
     untrained = {f"delrec/{control}" for control in CONTROLS}  # but for lora-only, the default
     ranked = {system.name for system in SYSTEMS if not system.on_request}
     assert set(results[0]["systems"]) == ranked - {"teacher"} - untrained | {"teacher/sasrec"}
-
-
-def test_the_short_form_runs_a_stage_on_two_processes(films: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path / "run", sections(films, batch=4))
-    done = delrec("prepare", "--config", recipe, "--data.seed", "3")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes share the work" in done.stderr
-    assert done.stderr.count("prepare: wrote") == 1
-    assert json.loads((tmp_path / "run" / "data" / "info.json").read_text())["seed"] == 3
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -265,9 +262,12 @@ print("never")
     assert done.stdout == "one process alone goes on\nregistered\n"
 
 
-def test_an_unknown_accelerate_config_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_accelerate_config_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = write_recipe(tmp_path / "run", {})
-    told = mistake(delrec("run", "--config", recipe, config="dpp"))
+    code = main(["run", "--config", recipe, "--accelerate_config", "dpp"])
+    told = mistake(subprocess.CompletedProcess([], code, *capsys.readouterr()))
     assert "none of cpu, ddp, fsdp2" in told
     assert told.endswith("did you mean `ddp`?")
 

@@ -3,16 +3,21 @@
 import json
 import os
 import re
+import runpy
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
 
+from delrec_hf.cli import main
+from delrec_hf.data.toy_world import toy_world
+from delrec_hf.runs.order import STAGES
 from tests.modeling.gguf_files import write_llama
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +42,32 @@ def commands(start: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a checkout, with a short quickstart done."""
+    """A folder like a checkout, with a quickstart done: the one given, or a short one."""
     place = tmp_path_factory.mktemp("readme")
     for name in ("recipes", "constraints.txt"):
         (place / name).symlink_to(ROOT / name)
-    run(f"delrec quickstart {FEW_STEPS}", place)
+    given = os.environ.get("DELREC_QUICKSTART")
+    if given:
+        shutil.copytree(ROOT / given, place / "runs" / "quickstart")
+    else:
+        delrec(f"delrec quickstart {FEW_STEPS}", place)
     return place
+
+
+def delrec(command: str, folder: Path) -> None:
+    """Run a command of `delrec` in a folder, in this process."""
+    script, *words = shlex.split(command)
+    assert script == "delrec"
+    with chdir(folder):
+        assert main(words) == 0, command
+
+
+def run_code(code: str, folder: Path) -> None:
+    """Run a program in a folder, with names of its own, in this process."""
+    program = folder / "snippet.py"
+    program.write_text(code, encoding="utf-8")
+    with chdir(folder):
+        runpy.run_path(str(program), run_name="__main__")
 
 
 def run(command: str, folder: Path) -> str:
@@ -72,14 +97,14 @@ def test_a_gguf_file_becomes_a_backbone(
     pytest.importorskip("gguf")
     write_llama(tmp_path / "model.gguf", tiny_backbone("llama"))
     (command,) = commands("delrec backbone")
-    run(command, tmp_path)
+    delrec(command, tmp_path)
     assert (tmp_path / "runs" / "backbones" / "mine" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
 def test_snippets_run(folder: Path) -> None:
     for snippet in blocks("python"):
-        run(f"python - <<'END'\n{snippet}\nEND", folder)
+        run_code(snippet, folder)
 
 
 @pytest.mark.slow
@@ -94,9 +119,8 @@ ours = DelRecModel.from_pretrained("runs/quickstart/model")
 with torch.inference_mode():
     found, expected = model(input_ids=ids).logits, ours(input_ids=ids).logits
 torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-print("the same")
 """
-    assert "the same" in run(f"python - <<'END'\n{lines}{compare}\nEND", folder)
+    run_code(lines + compare, folder)
 
 
 @pytest.mark.slow
@@ -106,7 +130,7 @@ def test_commands_on_a_finished_model_run(folder: Path) -> None:
     used = [c for c in used if c not in servers.values()]
     assert {c.split()[1] for c in used} == {"recommend", "explain", "export", "push"}
     for command in used:
-        run(command, folder)
+        delrec(command, folder)
     (ask,) = commands("curl ")
     with answering(servers["serve"], "serving", folder) as port:
         found = json.loads(run(ask.replace("8000", port), folder))
@@ -143,14 +167,14 @@ def answering(command: str, says: str, folder: Path) -> Iterator[str]:
 def test_a_finished_run_has_a_report(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     (command,) = commands("delrec report")
-    run(command, folder)
+    delrec(command, folder)
     assert (folder / "runs" / "quickstart" / "report.html").is_file()
 
 
 @pytest.mark.slow
-def test_the_recipe_of_ones_own_runs_alone_and_launched(folder: Path) -> None:
-    from delrec_hf.data.toy_world import toy_world
-
+def test_the_recipe_of_ones_own_runs_alone_and_launched(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     world = toy_world()
     mine = folder / "data" / "mine"
     mine.mkdir(parents=True)
@@ -162,12 +186,15 @@ def test_the_recipe_of_ones_own_runs_alone_and_launched(folder: Path) -> None:
     recipe = blocks("yaml")[0].replace("Qwen/Qwen3-0.6B", "toy")
     (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
     (inspect,) = commands("delrec inspect")
-    assert "60 users, 192 items" in run(inspect, folder)
+    delrec(inspect, folder)
+    assert "60 users, 192 items" in capsys.readouterr().out
     flags = f"{FEW_STEPS} --data.num_candidates 10 --distil.num_virtual_tokens 4"
     alone, short = commands("delrec run")
-    run(f"{alone} {flags}", folder)
-    # No GPUs here either: two CPU processes in their place.
-    (launched,) = commands("accelerate launch")
-    run(f"{launched.replace('ddp.yaml', 'cpu.yaml')} {flags}", folder)
-    run(f"{short.replace('ddp', 'cpu')} {flags} --output_dir runs/short", folder)
+    delrec(f"{alone} {flags}", folder)
     assert (folder / "runs" / "mine" / "results.json").is_file()
+    # No GPUs here either: two CPU processes in their place, which find every stage finished.
+    (launched,) = commands("accelerate launch")
+    for command in (launched.replace("ddp.yaml", "cpu.yaml"), short.replace("ddp", "cpu")):
+        log = run(f"{command} {flags} 2>&1", folder)
+        assert "2 processes share the work" in log
+        assert log.count("finished before, skipped") == len(STAGES)

@@ -86,7 +86,7 @@ def sections(films: Path, **changes: dict[str, Any]) -> dict[str, dict[str, Any]
         "instructions": {"candidates": "listed"},
         "distil": {**trainer, "num_virtual_tokens": 4, "learning_rate": 0.05},
         "finetune": {**trainer, "lora_dropout": 0.0, "learning_rate": 0.01},
-        "evaluate": {"max_users": 20},
+        "evaluate": {"max_users": 20, "permutations": 1},
     }
     names = [*plain, *(name for name in changes if name not in plain)]
     return {name: {**plain.get(name, {}), **changes.get(name, {})} for name in names}
