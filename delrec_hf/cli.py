@@ -156,15 +156,16 @@ def _quickstart(known: argparse.Namespace, flags: Sequence[str]) -> None:
 
 
 def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
-    from delrec_hf.runs.pipeline import run_recipe
     from delrec_hf.runs.recipe import load_recipe
 
     stage = stage_of_command(known.command)
     recipe = load_recipe(known.config, flags, stage.section if stage else "")
     if getattr(known, "dry_run", False):
         _say(recipe)
-    else:
-        run_recipe(recipe, only=stage.name if stage else None)
+        return
+    from delrec_hf.runs.pipeline import run_recipe  # loads torch: seconds
+
+    run_recipe(recipe, only=stage.name if stage else None)
 
 
 def _inspect(known: argparse.Namespace, flags: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Tiny backbones, rows about films and trainers of both stages; all made on the spot."""
 
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -28,9 +30,36 @@ from tests.tiny_backbones import SHAPES, byte_level_tokenizer
 from tests.training.settings import plain_settings
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files with slow tests begin first, so that no process waits for the last at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def _as_imported() -> Callable[[], None]:
+    """A function that undoes what a command configures in its process."""
+    log = logging.getLogger("delrec_hf")
+    before = log.handlers, log.level, log.propagate
+    quiet = ("TQDM_DELAY", "TQDM_DISABLE", "TRANSFORMERS_VERBOSITY")
+    added = [name for name in quiet if name not in os.environ]
+
+    def undo() -> None:
+        log.handlers, log.level, log.propagate = before
+        for name in added:
+            os.environ.pop(name, None)
+
+    return undo
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured(_as_imported: Callable[[], None]) -> None:
+    _as_imported()
 
 
 @pytest.fixture(scope="session", autouse=True)

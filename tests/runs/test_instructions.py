@@ -13,7 +13,7 @@ from delrec_hf.modeling.artefact import ArtefactConfig
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.run import Run
-from tests.runs.films import BACKBONE, sections, stages_run, write_films
+from tests.runs.films import BACKBONE, STAGES, sections, stages_run, write_films
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ SHOWN: dict[str, dict[str, Any]] = {
 
 
 def recipe(films: Path, folder: Path, shown: str) -> Recipe:
-    return Recipe(folder, sections(films, teacher={"folds": 2}, instructions=SHOWN[shown]))
+    short = {"finetune": {"controls": []}, "instructions": SHOWN[shown]}
+    return Recipe(folder, sections(films, teacher={"folds": 2}, **short))
 
 
 def test_in_sample_lists_are_refused(films: Path, tmp_path: Path) -> None:
@@ -48,7 +49,8 @@ def test_in_sample_lists_are_refused(films: Path, tmp_path: Path) -> None:
 def test_the_recommender_asks_as_the_report_did(
     films: Path, tmp_path: Path, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_recipe(recipe(films, tmp_path, shown))
+    for stage in STAGES[: STAGES.index("evaluate")]:
+        run_recipe(recipe(films, tmp_path, shown), stage)
     kept = ArtefactConfig.load(tmp_path / "model")
     assert (kept.prompt_teacher, kept.turns) == {
         "list": ("list", False), "order": ("order", False), "turns": ("none", True)

@@ -25,7 +25,16 @@ from delrec_hf.runs.stages import PARTS
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.predictions import predict
 from delrec_hf.training.recommendation import CONTROLS
-from tests.runs.films import STAGES, SYSTEMS, TAUGHT, command, environment, sections, write_recipe
+from tests.runs.films import (
+    STAGES,
+    SYSTEMS,
+    TAUGHT,
+    command,
+    environment,
+    sections,
+    stages_run,
+    write_recipe,
+)
 
 RANKING: dict[str, dict[str, Any]] = {
     "teacher": {"type": "markov", "folds": 2},
@@ -106,15 +115,21 @@ def check_that_co_occurrence_stands_in(run: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gru4rec", "caser", "co-occurrence", "ranked_lists", "by path"])
 def test_every_teacher_goes_to_the_end_of_the_chain(
-    again: Callable[..., list[str]], finished: Path, tmp_path: Path, kind: str
+    again: Callable[..., list[str]],
+    finished: Path,
+    films: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
     teacher: dict[str, Any] = {"type": kind, "max_length": 6}
+    few: dict[str, Any] = {"finetune": {"controls": []}, "evaluate": {"max_users": 8}}
     if kind == "ranked_lists":
         teacher["path"] = str(tmp_path / "lists.parquet")
         pq.write_table(lists_of(finished), teacher["path"])
     if kind == "by path":
         teacher = {"type": "sasrec", "path": str(finished / "teacher")}
-    assert again(teacher=teacher) == TAUGHT
+    assert again(teacher=teacher, **few) == TAUGHT
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert f"teacher/{teacher['type']}" in results["systems"]
     assert 0 < results["systems"]["delrec"]["ndcg@10"] <= 1
@@ -130,11 +145,12 @@ def test_every_teacher_goes_to_the_end_of_the_chain(
     card = (model / "README.md").read_text()
     assert teacher["type"] in card.replace("\\", "")
     assert str(tmp_path) not in card
-    assert again(teacher=teacher) == []
+    assert again(teacher=teacher, **few) == []
     if kind == "ranked_lists":
         check_that_co_occurrence_stands_in(tmp_path / "run")
         pq.write_table(lists_of(finished).slice(1), teacher["path"])
-        assert again(teacher=teacher) == TAUGHT
+        recipe = Recipe(tmp_path / "run", sections(films, teacher=teacher, **few))
+        assert stages_run(recipe, caplog, "teach") == ["teach"]
 
 
 @pytest.mark.slow
@@ -177,7 +193,7 @@ def test_other_settings_go_through_to_the_end(
         pytest.importorskip("bitsandbytes")
     for stage in ("distil", "finetune"):
         changes[stage] = {"max_steps": 2, "max_validation_users": 4, **changes[stage]}
-    given = sections(films, **changes, evaluate={"max_users": 6})
+    given = sections(films, **changes, evaluate={"max_users": 6, "scoring": "mean"})
     run_recipe(Recipe(tmp_path / "run", given))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     controls = {"lora-only", "lora-only+teacher"}

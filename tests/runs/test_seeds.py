@@ -24,11 +24,19 @@ def recipe(tmp_path: Path, **changes: dict[str, Any]) -> Recipe:
     return Recipe(tmp_path / "run", kept, SEEDS)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    write_films(tmp_path / "films", users=20)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write_films(folder / "films", users=20)
     for stage in ("prepare", "teach", "evaluate"):
-        run_recipe(recipe(tmp_path), stage)
+        run_recipe(recipe(folder), stage)
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A finished run beside its data, of the test's own."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
 
