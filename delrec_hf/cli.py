@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `delrec`; by default the process's own.
 
     Returns:
-        0 on success, 2 on bad input, after one line on stderr. A fault raises (exit code 1).
+        0 on success, 2 on bad input, after one line on stderr, 1 where `audit --fail_on` has its
+        finding. A fault raises (exit code 1).
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if known.accelerate_config is not None:
             return launch(known.accelerate_config, _to_launch(words))
-        known.run(known, rest)
+        return int(known.run(known, rest) or 0)
     except InputError as error:
         tell(f"delrec: error: {error}")
         return 2
@@ -119,6 +120,7 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
     inspect.add_argument("path", help="folder, file, known name or Hub id: `data.path`")
     inspect.epilog = "Any key of the recipe's section `data` is a flag: `--min_rating 4`."
     inspect.set_defaults(takes_recipe_flags=True)
+    _add_audit(commands)
     for command in (quickstart, whole, *single):
         command.add_argument(
             "--accelerate_config",
@@ -130,6 +132,20 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
             "flags win over the file. A stage's own keys need no section."
         )
         command.set_defaults(takes_recipe_flags=True)
+
+
+def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    audit = _add(commands, "audit", "look for faults in data, and in what a run made of it", _audit)
+    what = audit.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="RECIPE.yaml", help="the recipe of a run")
+    what.add_argument("--interactions", metavar="FILE", help="a file of interactions")
+    audit.add_argument("--items", metavar="FILE", help="with --interactions: the file of items")
+    audit.add_argument("--json", action="store_true", help="print JSON")
+    audit.add_argument(
+        "--fail_on", choices=("warning", "error"), help="exit with 1 on a finding as bad or worse"
+    )
+    audit.epilog = "Any key of the recipe's section `data` is a flag: `--min_rating 4`."
+    audit.set_defaults(takes_recipe_flags=True)
 
 
 def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
@@ -190,6 +206,30 @@ def _report(known: argparse.Namespace, _: Sequence[str]) -> None:
         [Path(one) for one in known.runs], Path(known.output) if known.output else None
     )
     print(page)
+
+
+def _audit(known: argparse.Namespace, flags: Sequence[str]) -> int:
+    import json
+
+    from delrec_hf.data.audit.checks import table
+    from delrec_hf.runs.audit import as_json, audit_files, audit_run
+    from delrec_hf.runs.recipe import load_recipe
+
+    if known.config is not None and known.items is not None:
+        raise InputError("--items goes with --interactions; a recipe names its own: data.items")
+    if known.config is not None:
+        found, checked = audit_run(load_recipe(known.config, flags, "data"))
+    else:
+        recipe = load_recipe(None, ["--output_dir", "nowhere", *flags], "data")  # nothing written
+        items = {} if known.items is None else {"items": str(Path(known.items).absolute())}
+        recipe.sections.setdefault("data", {}).update({"path": known.interactions, **items})
+        found, checked = audit_files(recipe.settings("data"))
+    if known.json:
+        print(json.dumps(as_json(found), ensure_ascii=False, indent=2))
+    else:
+        print(table(found, checked))
+    bad = {"warning": ("warning", "error"), "error": ("error",), None: ()}[known.fail_on]
+    return int(any(one.severity in bad for one in found))
 
 
 def _say(recipe: Recipe) -> None:

@@ -48,12 +48,14 @@ class Source:
     Attributes:
         interactions: In file order: `user_id`, `item_id` (string), `timestamp` (int64 or float64),
             `rating` (float64) where there is one. No user has an item twice.
+        events: What they were chosen from, repeats and all: `user_id`, `item_id`, `timestamp`.
         items: In file order: `item_id`, `title` (string, as written) and all further columns.
         left_out: What was not kept, by the names of `account.LEFT_OUT`.
         reading: Lines that say what was read from where, and how it was taken.
     """
 
     interactions: Dataset
+    events: pa.Table
     items: Dataset
     left_out: dict[str, int]
     reading: list[str]
@@ -83,6 +85,7 @@ def read_interactions(config: DataConfig) -> Source:
     bad, rows, times = _read(wanted, names, time, config, problems)
     left_out["unusable_rows"] += int(bad.sum())
     usable = wanted.where(~bad)
+    met = rows.select(["user_id", "item_id", "timestamp"])
     marks = _counting(rows, config, left_out)
     if catalogue is None:
         usable = usable.where(marks)
@@ -106,7 +109,8 @@ def read_interactions(config: DataConfig) -> Source:
     reading.append(about_times(rows, times))
     log_times(reading[-1], rows, times)
     log_left_out(left_out)
-    return Source(Dataset(rows.drop_columns(["row"])), Dataset(items), dict(left_out), reading)
+    interactions = Dataset(rows.drop_columns(["row"]))
+    return Source(interactions, met, Dataset(items), dict(left_out), reading)
 
 
 def _wanted(events: Table, names: ColumnNames, config: DataConfig, left_out: Counter[str]) -> Table:

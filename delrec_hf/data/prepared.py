@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_da
 from delrec_hf.data.account import LEFT_OUT
 from delrec_hf.data.candidates import draw_candidates, with_candidates
 from delrec_hf.data.config import DataConfig
-from delrec_hf.data.interactions import read_interactions
+from delrec_hf.data.interactions import Source, read_interactions
 from delrec_hf.data.sequences import Sequences, Split, build_sequences, split_sequences
 from delrec_hf.data.sources import published_terms
 from delrec_hf.data.titles import readable_titles
@@ -149,7 +149,7 @@ class PreparedData:
 
     def _places(self, examples: Dataset) -> tuple[Sequences, IntArray, IntArray]:
         """Return all sequences, and each example's user (a row of them) and position."""
-        sequences = self._sequences()
+        sequences = self.flat_sequences()
         asked = examples.with_format("arrow")[:]
         users = pc.index_in(asked["user_id"], value_set=pa.array(sequences.user_ids, pa.string()))
         return (
@@ -171,7 +171,7 @@ class PreparedData:
         Returns:
             Rows as those of `examples["train"]`.
         """
-        sequences = self._sequences()
+        sequences = self.flat_sequences()
         ends = np.array(self.sequences["train_end"][:], dtype=np.int64)
         sizes = np.maximum(ends - 1, 0)
         users = np.repeat(np.arange(len(sizes)), sizes)
@@ -218,7 +218,7 @@ class PreparedData:
         ]
         users, positions = np.array(places, dtype=np.int64).reshape(-1, 2).T
         return _examples(
-            self._sequences(),
+            self.flat_sequences(),
             users,
             positions,
             len(self.items),
@@ -227,7 +227,8 @@ class PreparedData:
             seed=self.info["seed"],
         )
 
-    def _sequences(self) -> Sequences:
+    def flat_sequences(self) -> Sequences:
+        """Return all sequences end to end, with moments for times."""
         table = self.sequences.with_format("arrow")[:]
         lists = table["items"].combine_chunks()
         starts = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
@@ -240,17 +241,12 @@ class PreparedData:
         )
 
 
-def prepare(config: DataConfig, folder: Path) -> PreparedData:
-    """Read, check, split and write a dataset.
-
-    `folder` gets `items`, `sequences` and `examples` (as `datasets.load_from_disk` reads them) and
-    `info.json`. What was there before is replaced when all is written, and stays if anything fails.
+def build(config: DataConfig, source: Source) -> PreparedData:
+    """Split what was read and draw candidates, in memory.
 
     Raises:
-        InputError: If the data cannot be used; the message says where and why.
+        InputError: If the data cannot be used; the message says why.
     """
-    begin = time.perf_counter()
-    source = read_interactions(config)
     items = source.items
     sequences = build_sequences(source.interactions, items, config.num_candidates)
     split = split_sequences(sequences, config)
@@ -271,10 +267,31 @@ def prepare(config: DataConfig, folder: Path) -> PreparedData:
     info = _info(config, len(items), sequences, examples)
     info["left_out"] = {name: left_out.get(name, 0) for name in LEFT_OUT}
     info["reading"] = source.reading
+    table = _sequence_table(sequences, split)
+    return PreparedData(_catalogue(items, config), table, examples, info)
+
+
+def prepare(config: DataConfig, folder: Path, source: Source | None = None) -> PreparedData:
+    """Read, check, split and write a dataset.
+
+    `folder` gets `items`, `sequences` and `examples` (as `datasets.load_from_disk` reads them) and
+    `info.json`. What was there before is replaced when all is written, and stays if anything fails.
+
+    Args:
+        config: What to read and how to cut it.
+        folder: Where to write it.
+        source: What was read, where that is done already.
+
+    Raises:
+        InputError: If the data cannot be used; the message says where and why.
+    """
+    begin = time.perf_counter()
+    built = build(config, read_interactions(config) if source is None else source)
+    info = built.info
     with replace_folder(folder) as aside:
-        _catalogue(items, config).save_to_disk(str(aside / "items"))
-        _sequence_table(sequences, split).save_to_disk(str(aside / "sequences"))
-        examples.save_to_disk(str(aside / "examples"))
+        built.items.save_to_disk(str(aside / "items"))
+        built.sequences.save_to_disk(str(aside / "sequences"))
+        built.examples.save_to_disk(str(aside / "examples"))
         write_json(aside / "info.json", info)
     logger.info(
         "prepared %s: %d users, %d items, %d interactions in %.1f s",

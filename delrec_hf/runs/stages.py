@@ -6,10 +6,12 @@ from collections.abc import Callable
 from accelerate import PartialState
 
 from delrec_hf.data import prepared as data
+from delrec_hf.data.interactions import read_interactions
 from delrec_hf.files import replace_folder
 from delrec_hf.instructions.templates import lsr_messages
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.calibration import calibrate as measure
+from delrec_hf.runs.audit import audit_prepared
 from delrec_hf.runs.evaluate import evaluate
 from delrec_hf.runs.run import Run
 from delrec_hf.runs.trainings import control_prompt, train_lora, train_prompt
@@ -25,9 +27,12 @@ PARTS = ("train", "validation", "test")
 
 
 def prepare(run: Run) -> None:
-    """Read, check and split the data, and draw candidates."""
+    """Read, check and split the data, draw candidates, and audit the data."""
     if PartialState().is_main_process:
-        data.prepare(run.recipe.settings("data"), run.folder / "data")
+        config = run.recipe.settings("data")
+        source = read_interactions(config)
+        prepared = data.prepare(config, run.folder / "data", source)
+        audit_prepared(source, prepared, run.folder)
 
 
 def teach(run: Run) -> None:

@@ -72,7 +72,7 @@ def look_ahead(
         targets: `(lists,)` where the item to come stands in `sequences.items`.
         ahead: `(lists,)` where the item that is looked for stands there: the target or a later one.
     """
-    ranks = _ranks(teacher, sequences, targets, sequences.items[ahead])
+    ranks = ranks_of(teacher, sequences, targets, sequences.items[ahead])
     start = np.zeros_like(lengths)
     stretches = {
         "at the first place": (start, start + 1),
@@ -98,10 +98,17 @@ def _limit(baseline: float, lists: int) -> float:
     return min(1.0, limit + _STANDARD_ERRORS * float(np.sqrt(limit * (1 - limit) / lists)))
 
 
-def _ranks(
+def ranks_of(
     teacher: CoOccurrence, sequences: Histories, targets: IntArray, items: IntArray
 ) -> IntArray:
-    """Return how many unseen items the teacher scores above each item."""
+    """Return how many unseen items the teacher scores above each item.
+
+    Args:
+        teacher: Co-occurrence, counted on training items.
+        sequences: The users' sequences.
+        targets: `(rows,)` where the item to come stands in `sequences.items`.
+        items: `(rows,)` whose rank is asked.
+    """
     owners = np.searchsorted(sequences.bounds, targets, side="right") - 1
     positions = targets - sequences.bounds[owners]
     users = sequences.users[owners].tolist()

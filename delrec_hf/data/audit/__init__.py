@@ -1,0 +1,1 @@
+"""What is wrong with data, told from what chance makes of data with nothing wrong."""

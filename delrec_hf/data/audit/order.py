@@ -1,0 +1,188 @@
+"""Whether the order of users' histories is that of ids, titles or popularity."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from delrec_hf.data.audit.evidence import Evidence, IntArray, ranks
+from delrec_hf.data.audit.finding import ALPHA, Finding, grade, normal_tail, poisson_tail
+
+FloatArray = npt.NDArray[np.float64]
+
+_SEED = 42
+_SORT_CURE = (
+    "sort by a time that is exact, or where none is left, put tied rows into the order they "
+    "happened in; a model learns the order of the file otherwise"
+)
+
+
+class Ascents(NamedTuple):
+    """How often steps go to a higher label.
+
+    Attributes:
+        share: Share of the steps between different labels that do.
+        steps: How many steps there are.
+        tail: The chance of a share so far from a half, if labels were dealt out at random.
+    """
+
+    share: float
+    steps: int
+    tail: float
+
+
+def ascents(before: IntArray, after: IntArray, labels: IntArray) -> Ascents:
+    r"""Compare ascending steps with descending ones, if labels were dealt out at random.
+
+    Steps are not tossed coins: a favourite transition is made by many users, and always in one
+    direction. So the null leaves every step where it is and permutes the labels. With D[i, j] the
+    steps from i to j less those back, and R[i] those from i less those to i, the ascents less the
+    descents T have mean 0 and variance (sum over i < j of D[i, j]^2 + sum of R[i]^2) / 3, exactly,
+    as two pairs with one label in common agree with chance 2/3. The tail is the normal one.
+
+    Args:
+        before: `(steps,)` rows of the catalogue.
+        after: `(steps,)` rows of the catalogue.
+        labels: `(items,)` whole numbers from 0; steps between equal ones do not count.
+    """
+    start, end = labels[before], labels[after]
+    moved = start != end
+    start, end = start[moved], end[moved]
+    if not len(start):
+        return Ascents(0.5, 0, 1.0)
+    size = int(labels.max()) + 1
+    ascending = end > start
+    pairs = np.where(ascending, start * size + end, end * size + start)
+    signs = np.where(ascending, 1.0, -1.0)
+    _, which = np.unique(pairs, return_inverse=True)
+    net = np.bincount(which, signs)
+    left = np.bincount(start, minlength=size) - np.bincount(end, minlength=size)
+    variance = float((net**2).sum() + (left.astype(np.float64) ** 2).sum()) / 3
+    tail = 2 * normal_tail(abs(float(signs.sum())), variance)
+    return Ascents(float(ascending.mean()), len(start), tail)
+
+
+def sorted_by_id(data: Evidence) -> Finding | None:
+    """Say whether steps go up or down in item id: `ascents`, over all steps and tied ones alone."""
+    return _sorted("sorted-by-id", "item id", data, data.id_ranks)
+
+
+def sorted_by_title(data: Evidence) -> Finding | None:
+    """Say whether steps go up or down in title: `ascents` of the titles' first words.
+
+    Later words do not count: who watches a series goes from its part 1 to its part 2.
+    """
+    words = [(title.split() or [""])[0] for title in data.titles]
+    return _sorted("sorted-by-title", "title", data, ranks(words))
+
+
+def sorted_by_popularity(data: Evidence) -> Finding | None:
+    """Say whether popular items come first, or last, in the later half of users' histories.
+
+    How people begin is another matter: anywhere, or with what everybody knows. Measured is the mean
+    over users of the rank correlation of place and popularity. The null has each history as often
+    backwards, so the sum over users of c[u] has mean 0 and variance sum of c[u]^2. As popular items
+    come first where nobody takes an item twice, correlations below 0 are compared with those of
+    histories drawn anew by popularity, the strongest such drift.
+    """
+    sequences = data.sequences
+    drawn = data.drawn[data.owners]
+    owners, popularity = data.owners[drawn], data.popularity[sequences.items[drawn]]
+    middle = (sequences.starts[:-1] + sequences.starts[1:]) / 2
+    later = np.flatnonzero(drawn) >= middle[owners]
+    found = _correlations(owners[later], popularity[later])
+    if 2 * normal_tail(abs(float(found.sum())), float((found**2).sum())) > ALPHA:
+        return None
+    expected = 0.0
+    if found.mean() < 0:
+        anew = _correlations(owners[later], _drawn_by_popularity(owners, popularity)[later])
+        excess = float(anew.sum() - found.sum())
+        if 2 * normal_tail(excess, float(((found - anew) ** 2).sum())) > ALPHA:
+            return None
+        expected = float(anew.mean())
+    value = float(found.mean())
+    return Finding(
+        "sorted-by-popularity",
+        grade(abs(value - expected), warning=0.1, error=0.5),
+        value,
+        expected,
+        f"in the later half of histories {'popular' if value < 0 else 'rare'} items come first "
+        "(mean rank correlation of place and popularity). If no user did this, a shop or an export "
+        f"did: {_SORT_CURE}",
+    )
+
+
+def order_coded_ids(data: Evidence) -> Finding | None:
+    """Say whether users step from an id to the next one: ids numbered as items first appear.
+
+    The null permutes the ids: of the different transitions, one in n goes to the next id, n the
+    number of items. Counted are different transitions, as Poisson; each user's own would not be
+    independent.
+    """
+    steps, number = data.steps, len(data.id_ranks)
+    is_next = data.id_ranks[steps.after] == data.id_ranks[steps.before] + 1
+    different = len(np.unique(steps.before * number + steps.after))
+    found = len(np.unique(steps.before[is_next]))
+    if poisson_tail(found, different / number) > ALPHA:
+        return None
+    value = float(is_next.mean())
+    return Finding(
+        "order-coded-ids",
+        grade(value, warning=0.02, error=0.3),
+        value,
+        1 / number,
+        "that share of steps goes from an item id to the very next one: ids were given in the "
+        "order of use, or shops show items in the order of ids. Give the items random ids, or "
+        "look whether histories are sorted; rules on ids predict what comes next otherwise",
+    )
+
+
+def _sorted(code: str, label: str, data: Evidence, labels: IntArray) -> Finding | None:
+    steps = data.steps
+    whole = ascents(steps.before, steps.after, labels)
+    tied = ascents(steps.before[steps.tied], steps.after[steps.tied], labels)
+    if min(whole.tail, tied.tail) > ALPHA:
+        return None
+    worst = whole if whole.tail <= ALPHA else tied
+    where = "of all steps" if worst is whole else "of the steps within one time"
+    way = "up" if worst.share > 0.5 else "down"
+    among = ""
+    if tied.steps and worst is whole:
+        among = f" ({tied.share:.0%} up within one time)"
+    return Finding(
+        code,
+        grade(2 * abs(worst.share - 0.5) * worst.steps / whole.steps, warning=0.05, error=0.5),
+        worst.share,
+        0.5,
+        f"{max(worst.share, 1 - worst.share):.1%} {where} go {way} in {label}{among}: rows were "
+        f"sorted by it and not by time alone. {_SORT_CURE[0].upper()}{_SORT_CURE[1:]}",
+    )
+
+
+def _correlations(owners: IntArray, popularity: IntArray) -> FloatArray:
+    """Return `(users,)` the correlation of place and popularity rank within each user's items.
+
+    Args:
+        owners: `(interactions,)` whose each is, in order.
+        popularity: `(interactions,)` of its item.
+    """
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    sizes = np.diff(starts, append=len(owners))
+    users = np.repeat(np.arange(len(sizes)), sizes)
+    # Ranks within the user: those of a sort by user and popularity, ties in the middle.
+    by_rank = np.lexsort((popularity, users))
+    same = (np.diff(popularity[by_rank]) == 0) & (np.diff(users[by_rank]) == 0)
+    group = np.concatenate([[0], np.cumsum(~same)])
+    rank = np.empty(len(group))
+    rank[by_rank] = (np.bincount(group, np.arange(len(group))) / np.bincount(group))[group]
+    centre = (starts + (sizes - 1) / 2)[users]
+    rank, place = rank - centre, np.arange(len(users)) - centre
+    norms = np.bincount(users, rank**2) * np.bincount(users, place**2)
+    found: FloatArray = np.bincount(users, rank * place) / np.sqrt(np.maximum(norms, 1e-12))
+    return found
+
+
+def _drawn_by_popularity(owners: IntArray, popularity: IntArray) -> IntArray:
+    """Return each user's popularities in an order drawn by them, as Plackett and Luce have it."""
+    keys = np.log(popularity) + np.random.default_rng(_SEED).gumbel(size=len(popularity))
+    return popularity[np.lexsort((-keys, owners))]
