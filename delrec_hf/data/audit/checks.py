@@ -12,7 +12,6 @@ from delrec_hf.data.audit.candidates import (
 )
 from delrec_hf.data.audit.catalogue import (
     duplicate_titles,
-    near_duplicate_items,
     popularity_coded_ids,
 )
 from delrec_hf.data.audit.evidence import Evidence
@@ -25,6 +24,7 @@ from delrec_hf.data.audit.order import (
 )
 from delrec_hf.data.audit.times import order_lost, shared_timestamps
 from delrec_hf.data.audit.trivial import trivial_baseline
+from delrec_hf.data.audit.twins import near_duplicate_items
 from delrec_hf.data.audit.users import (
     duplicate_users,
     leaked_target,
