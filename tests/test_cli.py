@@ -20,6 +20,7 @@ COMMANDS = (
     "quickstart",
     "run",
     "inspect",
+    "audit",
     "prepare",
     "teach",
     "distill",

@@ -1,22 +1,26 @@
 """Whether a teacher's predictions know what was held out, or what they claim not to have seen."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from datasets import Dataset
+from scipy.sparse import csr_array
 
 from delrec_hf.data.audit.finding import ALPHA, Finding, grade, normal_tail
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.files import read_json
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.folds import labels_are_out_of_fold
-from delrec_hf.teachers.histories import Histories, IntArray, column, flatten
+from delrec_hf.teachers.histories import Histories, IntArray, flatten
 from delrec_hf.teachers.lists import leaks
-from delrec_hf.teachers.loading import fingerprints
-from delrec_hf.teachers.predictions import read_predictions
+from delrec_hf.teachers.loading import fingerprints, load_teacher, read_record
+from delrec_hf.teachers.predicted import Predicted, compare
+from delrec_hf.teachers.predictions import predict, read_predictions
 
 _SEED = 42
+_AGAIN, _ROUNDING = 200, 0.02
 _CURE = (
     "train the teacher on data/sequences up to train_end alone, and check that its positions and "
     "users are those of data/examples"
@@ -37,119 +41,98 @@ def audit_teacher(folder: Path, prepared: PreparedData) -> list[Finding]:
     """
     sequences, baseline = Histories.of(prepared), CoOccurrence.fit(prepared)
     parts = {
-        part: _Predicted.read(folder / "predictions", part, sequences, baseline)
+        part: Predicted.read(folder / "predictions", part, sequences, baseline)
         for part in ("train", "validation", "test")
     }
     found = [
         _of_other_data(folder, prepared),
-        _better_at_test(parts["validation"], parts["test"]) or _knows_held_out(parts),
-        _in_sample(parts["train"]) if labels_are_out_of_fold(folder) else None,
+        _better_at_one(parts["validation"], parts["test"])
+        or _knows_held_out(parts)
+        or _knows_surprises(parts),
+        _in_sample(parts["validation"], parts["train"]) if labels_are_out_of_fold(folder) else None,
     ]
     return [one for one in found if one is not None]
 
 
-@dataclass(frozen=True)
-class _Predicted:
-    """Some of a part's predictions: those of at most `leaks.SAMPLE` rows, drawn by seed.
-
-    Attributes:
-        sequences: The users' sequences.
-        baseline: Co-occurrence, counted on training items.
-        users: `(rows,)` rows of `sequences.users`.
-        targets: `(rows,)` where each item to come stands in `sequences.items`.
-        lists: Each row's items, best first; none is empty.
-    """
-
-    sequences: Histories
-    baseline: CoOccurrence
-    users: IntArray
-    targets: IntArray
-    lists: list[IntArray]
-
-    @classmethod
-    def read(
-        cls, folder: Path, part: str, sequences: Histories, baseline: CoOccurrence
-    ) -> "_Predicted":
-        found = read_predictions(folder, part)
-        items, bounds = flatten(found, "items")
-        users = sequences.users.get_indexer(pd.Index(column(found, "user_id")))
-        targets = sequences.bounds[users] + column(found, "position").astype(np.int64)
-        usable = np.flatnonzero((np.diff(bounds) > 0) & (users >= 0))
-        # The same users of each part: the lot goes by user.
-        lots = np.random.default_rng(_SEED).permutation(len(sequences.users))[users[usable]]
-        rows = usable[np.sort(np.argsort(lots, kind="stable")[: leaks.SAMPLE])]
-        lists = [items[bounds[row] : bounds[row + 1]] for row in rows.tolist()]
-        return cls(sequences, baseline, users[rows], targets[rows], lists)
-
-    @property
-    def lengths(self) -> IntArray:
-        """`(rows,)` of the lists."""
-        return np.array([len(one) for one in self.lists], dtype=np.int64)
-
-    def places(self, items: IntArray) -> IntArray:
-        """Return each item's place in its list from 0 on, -1 where it is not there."""
-        hits = (np.flatnonzero(one == item) for one, item in zip(self.lists, items, strict=True))
-        return np.array([hit[0] if len(hit) else -1 for hit in hits], dtype=np.int64)
-
-    def hits(self) -> tuple[IntArray, IntArray]:
-        """Return `(rows,)` whether the list holds the target, and whether co-occurrence's does."""
-        wanted = self.sequences.items[self.targets]
-        ranks = leaks.ranks_of(self.baseline, self.sequences, self.targets, wanted)
-        return (self.places(wanted) >= 0).astype(np.int64), (ranks < self.lengths).astype(np.int64)
-
-    def look(self, ahead: IntArray) -> leaks.Finding | None:
-        """Return how often the lists hold an item that lies ahead, if there is a list."""
-        if not len(ahead):
-            return None
-        places = self.places(self.sequences.items[ahead])
-        return leaks.look_ahead(
-            self.baseline, self.sequences, places, self.lengths, self.targets, ahead
-        )
-
-
 def _of_other_data(folder: Path, prepared: PreparedData) -> Finding | None:
-    """Say whether a neural teacher was trained on other interactions. No null: hashes differ."""
+    """Say whether a teacher trained on this data's training items would predict otherwise.
+
+    No null: a neural teacher's hash of its training items is another one, or the teacher of the
+    folder (those that count are counted again) does not predict what is kept as its predictions.
+    """
     path = folder / "config.json"
     trained_on = read_json(path).get("training_items") if path.is_file() else None
-    if trained_on in (None, fingerprints(prepared)["training_items"]):
+    if trained_on not in (None, fingerprints(prepared)["training_items"]):
+        return Finding(
+            "teacher-of-other-data",
+            "warning",
+            1.0,
+            0.0,
+            "the teacher was trained on other interactions than this data's training items, and "
+            f"may know what is held out here; {_CURE}",
+        )
+    if read_record(folder)["type"] == "ranked_lists":
+        return None
+    kept = read_predictions(folder / "predictions", "test")
+    kept = kept.select(range(min(_AGAIN, len(kept))))
+    items, bounds = flatten(kept, "items")
+    other = 1 - max(_overlap(items, bounds, again) for again in _again(folder, prepared, kept))
+    if other < _ROUNDING:
         return None
     return Finding(
         "teacher-of-other-data",
-        "warning",
-        1.0,
+        grade(other, warning=0.0, error=0.2),
+        other,
         0.0,
-        "the teacher was trained on other interactions than this data's training items, and may "
-        f"know what is held out here; {_CURE}",
+        "that share of the items in the teacher's kept predictions is not what it predicts from "
+        "this data's training items: they are from another teacher or another split; run `delrec "
+        "teach` again",
     )
 
 
-def _better_at_test(validation: _Predicted, test: _Predicted) -> Finding | None:
-    """Say whether the teacher gains on co-occurrence from validation to test.
+def _again(folder: Path, prepared: PreparedData, kept: Dataset) -> Iterator[Dataset]:
+    """Yield predictions made anew for kept ones, without and with what users have seen."""
+    teacher = load_teacher(folder, prepared)
+    top_h = int(np.diff(flatten(kept, "items")[1]).max(initial=1))
+    for filter_seen in (True, False):
+        yield predict(teacher, prepared, kept, top_h, filter_seen=filter_seen, disable_tqdm=True)
+
+
+def _overlap(items: IntArray, bounds: IntArray, again: Dataset) -> float:
+    """Return the share of the entries of lists that other lists of the same rows hold as well."""
+    others, other_bounds = flatten(again, "items")
+    size = int(max(items.max(initial=0), others.max(initial=0))) + 1
+    one, other = (
+        np.repeat(np.arange(len(ends) - 1), np.diff(ends)) * size + values
+        for values, ends in ((items, bounds), (others, other_bounds))
+    )
+    return float(np.isin(one, other).mean()) if len(one) else 1.0
+
+
+def _better_at_one(validation: Predicted, test: Predicted) -> Finding | None:
+    """Say whether the teacher gains on co-occurrence from validation to test, or the other way.
 
     For user u, d is the teacher's hit at the test position less that at validation, less the same
     of co-occurrence with lists as long, counted on training items alone: what makes a test harder
     is so for both. The null has d as often negative: its sum has mean 0 and variance sum of d^2.
     """
-    _, one, other = np.intersect1d(validation.users, test.users, return_indices=True)
-    if not len(one):
+    found = compare(validation, test)
+    if found is None or 2 * normal_tail(abs(found.total), found.variance) > ALPHA:
         return None
-    before, base_before = (hits[one] for hits in validation.hits())
-    after, base_after = (hits[other] for hits in test.hits())
-    gain = (after - before) - (base_after - base_before)
-    if normal_tail(float(gain.sum()), float((gain**2).sum())) > ALPHA:
-        return None
+    saw = "test" if found.gain > 0 else "validation"
+    value = found.after if saw == "test" else found.before
     return Finding(
         "teacher-saw-test",
-        grade(float(gain.mean()), warning=0.01, error=0.05),
-        float(after.mean()),
-        float(before.mean() + base_after.mean() - base_before.mean()),
-        f"the teacher's lists hold that share of test targets, and {before.mean():.3f} of "
-        f"validation's, where co-occurrence goes from {base_before.mean():.3f} to "
-        f"{base_after.mean():.3f}: it has learned from test items; {_CURE}",
+        grade(abs(found.gain), warning=0.01, error=0.05),
+        value,
+        value - abs(found.gain),
+        f"the teacher's lists hold {found.before:.1%} of validation's targets and "
+        f"{found.after:.1%} of test's, where co-occurrence goes from {found.base_before:.1%} to "
+        f"{found.base_after:.1%}: it has learned from {saw} items; {_CURE}",
     )
 
 
-def _knows_held_out(parts: dict[str, _Predicted]) -> Finding | None:
+def _knows_held_out(parts: dict[str, Predicted]) -> Finding | None:
     """Say whether lists hold held-out items more often than a teacher without them can.
 
     This finds a teacher that knows validation and test alike. The limit is that of `look_ahead`:
@@ -171,7 +154,35 @@ def _knows_held_out(parts: dict[str, _Predicted]) -> Finding | None:
     return None
 
 
-def _of_later_items(predicted: _Predicted) -> tuple[_Predicted, IntArray]:
+def _knows_surprises(parts: dict[str, Predicted]) -> Finding | None:
+    """Say whether lists hold targets that nothing in training leads to.
+
+    Of each held-out part the half of the targets is taken that co-occurrence ranks lowest, below
+    twice the list. Lists dealt by lot hold a share L / n of these, and teachers without a leak
+    little more: the limit is `leaks.believable`, as for `_knows_held_out`.
+    """
+    for part in ("validation", "test"):
+        predicted = parts[part]
+        hard = predicted.ranks > np.maximum(np.median(predicted.ranks), 2 * predicted.lengths)
+        if not hard.any():
+            continue
+        share = float(predicted.hits()[0][hard].mean())
+        lot = float(predicted.lengths[hard].mean() / len(predicted.baseline.popularity))
+        limit = leaks.believable(lot, int(hard.sum()))
+        if share > limit:
+            return Finding(
+                "teacher-saw-test",
+                "error",
+                share,
+                lot,
+                f"the teacher's lists hold {share:.1%} of the {part} targets that training data "
+                f"hardly lead to, where a lot holds {lot:.1%} and at most {limit:.1%} is "
+                f"believable: it has learned from {part} items; {_CURE}",
+            )
+    return None
+
+
+def _of_later_items(predicted: Predicted) -> tuple[Predicted, IntArray]:
     """Return training rows, and a held-out item of each one's user."""
     sequences = predicted.sequences
     begin = sequences.bounds[predicted.users] + sequences.train_ends[predicted.users]
@@ -186,16 +197,25 @@ def _of_later_items(predicted: _Predicted) -> tuple[_Predicted, IntArray]:
     return chosen, np.random.default_rng(_SEED).integers(begin[kept], end[kept])
 
 
-def _in_sample(train: _Predicted) -> Finding | None:
-    """Say whether lists that are said to be out of fold know their targets: `look_ahead`."""
-    found = train.look(train.targets)
-    if found is None or not found.is_leak:
+def _in_sample(validation: Predicted, train: Predicted) -> Finding | None:
+    """Say whether lists that are said to be out of fold know their targets.
+
+    The teacher must not gain from validation to training positions, popularity's own gain taken
+    off: earlier items may be better known to all. The null is that of `_better_at_one`.
+    """
+    follows = csr_array(train.baseline.follows.shape, dtype=np.float64)
+    popularity = replace(train.baseline, follows=follows)
+    before, after = (replace(part, baseline=popularity) for part in (validation, train))
+    compared = compare(before, after)
+    if compared is None or normal_tail(compared.total, compared.variance) > ALPHA:
         return None
     return Finding(
         "labels-in-sample",
-        "error",
-        found.share,
-        found.baseline,
-        f"the lists of training examples are said to be out of fold, and know their targets: "
-        f"{found}; set teacher.folds, or take teacher.out_of_fold off",
+        grade(compared.gain, warning=0.02, error=0.1),
+        compared.after,
+        compared.after - compared.gain,
+        f"the lists of training examples are said to be out of fold, and hold "
+        f"{compared.after:.1%} of their targets where those of validation hold "
+        f"{compared.before:.1%}: they know them; set teacher.folds, or take teacher.out_of_fold "
+        "off",
     )

@@ -83,7 +83,7 @@ def look_ahead(
     findings = []
     for where, (begin, end) in stretches.items():
         share, baseline = _share(places, begin, end), _share(ranks, begin, end)
-        findings.append(Finding(where, share, baseline, _limit(baseline, len(places))))
+        findings.append(Finding(where, share, baseline, believable(baseline, len(places))))
     return max(findings, key=lambda finding: finding.share - finding.limit)
 
 
@@ -92,7 +92,13 @@ def _share(places: IntArray, begin: IntArray, end: IntArray) -> float:
     return float(inside.mean())
 
 
-def _limit(baseline: float, lists: int) -> float:
+def believable(baseline: float, lists: int) -> float:
+    """Return the highest share that a teacher without a leak is believed to reach.
+
+    Args:
+        baseline: The share that one reaches who certainly has none.
+        lists: How many lists the share is of.
+    """
     limit = min(_TIMES * baseline + _MARGIN, 1 - (1 - baseline) / _FEWER_MISSES)
     limit = min(1.0, max(limit, baseline + _MARGIN))
     return min(1.0, limit + _STANDARD_ERRORS * float(np.sqrt(limit * (1 - limit) / lists)))
