@@ -11,7 +11,7 @@ import argparse
 import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from delrec_hf.data.toy_world import TOY_WORLDS, toy_world
 from delrec_hf.files import write_json
 from delrec_hf.teachers.audit import audit_teacher
 from delrec_hf.teachers.baselines import CoOccurrence
+from delrec_hf.teachers.loading import fingerprints
 from delrec_hf.teachers.predictions import write_predictions
 
 STRENGTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -93,7 +94,7 @@ def clean_set(seed: int) -> tuple[str, World, dict[str, Any]]:
         "series": {"habit": 0.4, "series": True},
         "coming back": {"habit": 0.3, "repeats": True},
         "by time": {"habit": 0.4, "by_user": False},
-        "split by time": {"habit": 0.4, "by_user": False},
+        "split by time": {"habit": 0.4, "by_user": False, "stay": 10},
         "short": {"habit": 0.4, "shortest": 3},
     }
     kind = list(kinds)[seed % len(kinds)]
@@ -115,22 +116,45 @@ def read(world: World, keys: dict[str, Any]) -> tuple[Source, PreparedData]:
 
 
 def of_teacher(prepared: PreparedData, share: float, seed: int) -> list[Finding]:
-    """Audit co-occurrence that was counted on the held-out items of a share of users as well."""
-    ends = np.array(prepared.sequences["train_end"][:])
-    lengths = np.array([len(items) for items in prepared.sequences["items"][:]])
-    chosen = np.random.default_rng([seed, 5]).random(len(ends)) < share
-    told = prepared.sequences.remove_columns("train_end").add_column(
-        "train_end", np.where(chosen, lengths, ends).astype(np.int32)
-    )
-    teacher = CoOccurrence.fit(replace(prepared, sequences=told))
+    """Audit a teacher that counts, and remembers the test item of a share of the users."""
     some = {
         part: rows.select(range(min(1000, len(rows)))) for part, rows in prepared.examples.items()
     }
+    chosen = np.random.default_rng([seed, 5]).random(len(some["test"])) < share
+    known = some["test"].select(np.flatnonzero(chosen))
+    places = zip(known["user_id"][:], known["position"][:], strict=True)
+    remembered = dict(zip(places, known["target"][:], strict=True))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_json(folder / "teacher.json", {"labels": "in-sample"})
+        catalogue = fingerprints(prepared)["catalogue"]
+        kind = "ranked_lists" if share else "co-occurrence"
+        write_json(
+            folder / "teacher.json", {"type": kind, "labels": "in-sample", "catalogue": catalogue}
+        )
+        teacher = Remembering(CoOccurrence.fit(prepared), remembered)
         write_predictions(teacher, prepared, some, 10, folder / "predictions", disable_tqdm=True)
         return audit_teacher(folder, prepared)
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A teacher that puts some items first at their places.
+
+    Attributes:
+        honest: Scores everything else.
+        remembered: Item by user and position.
+    """
+
+    honest: CoOccurrence
+    remembered: dict[tuple[str, int], int]
+
+    def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
+        """Score every item as the next one of each history; see `Teacher.score`."""
+        scores = self.honest.score(user_ids, positions, histories)
+        for row, place in enumerate(zip(user_ids, positions.tolist(), strict=True)):
+            if place in self.remembered:
+                scores[row, self.remembered[place]] = 9.0
+        return scores
 
 
 def target_in_front(prepared: PreparedData, share: float, seed: int) -> PreparedData:

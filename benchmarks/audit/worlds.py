@@ -37,6 +37,7 @@ def clean_world(
     repeats: bool = False,
     by_user: bool = True,
     series: bool = False,
+    stay: int = 1,
 ) -> World:
     """Make a set with nothing wrong.
 
@@ -55,6 +56,7 @@ def clean_world(
         repeats: Whether people come back to items.
         by_user: File order: user by user, else by time.
         series: Whether titles have parts 1 to 4, and habits lead from part to part.
+        stay: How many times longer people stay away between sessions, and all begin earlier.
     """
     generator = np.random.default_rng([seed, 1])
     lengths = np.clip(generator.lognormal(2.6, 0.6, users), shortest, 120).astype(np.int64)
@@ -70,9 +72,9 @@ def clean_world(
     gaps = np.where(
         generator.random(len(owners)) < 0.75,
         generator.exponential(30, len(owners)),
-        generator.exponential(4 * DAY, len(owners)),
+        generator.exponential(4 * stay * DAY, len(owners)),
     )
-    begins = generator.integers(0, 900 * DAY, users)
+    begins = generator.integers(0, 900 * DAY // stay**2, users)
     passed = pd.Series(gaps).groupby(owners).cumsum().to_numpy()
     times = START + (begins[owners] + passed).astype(np.int64)
     names = np.array([f"i{number:05d}" for number in generator.permutation(items)])

@@ -93,9 +93,9 @@ def telling_candidates(data: Evidence) -> Finding | None:
     """Say whether a rule on single items finds the target more often than among a fair draw.
 
     A fair draw offers items that the user never meets, each as likely. The null draws the
-    negatives anew like that: with d[r] the rule's hit in row r less its hit there, the sum has mean
-    0 and variance sum of d[r]^2. Popular targets are no fault by themselves: they stand out among
-    the new negatives as well.
+    negatives anew like that: with d[t] the rule's hits in the rows of target t less its hits there,
+    the sum has mean 0 and variance sum of d[t]^2. Popular targets are no fault by themselves: they
+    stand out among the new negatives as well.
     """
     examples = some_rows(data.examples["test"], _ROWS)
     number = len(data.prepared.items)
@@ -112,7 +112,7 @@ def telling_candidates(data: Evidence) -> Finding | None:
         for way, sign in (("highest", 1.0), ("lowest", -1.0)):
             there = hits(sign * score(data, examples.candidates), examples)
             anew = hits(sign * score(data, drawn), replace(examples, candidates=drawn))
-            excess = there - anew
+            excess = np.bincount(examples.targets, there - anew)
             if normal_tail(float(excess.sum()), float((excess**2).sum())) > ALPHA:
                 continue
             found = _Advantage(f"{way} {name}", float(there.mean()), float(anew.mean()))
