@@ -70,7 +70,8 @@ def test_twenty_clean_sets_of_all_sizes_raise_no_alarm(read: Read) -> None:
 @pytest.mark.parametrize("code", FAULTS)
 def test_a_planted_fault_is_named_and_no_info(code: str, read: Read) -> None:
     world = clean_world(5, users=300, items=200)
-    found = look(DATA_CHECKS, read(FAULTS[code](world, 0.5, np.random.default_rng(0))))
+    strength = 1.0 if code == "order-coded-ids" else 0.5  # few pairs of ids, as sets are small
+    found = look(DATA_CHECKS, read(FAULTS[code](world, strength, np.random.default_rng(0))))
     (named,) = [one for one in found if one.code == code]
     assert named.severity in ("warning", "error")
     assert abs(named.value - named.expected) > 0.01
