@@ -60,6 +60,7 @@ def main() -> None:
         print(pd.DataFrame(rows[-len(STRENGTHS) :]).to_string(index=False), flush=True)
     if rows:
         pd.DataFrame(rows).to_csv(known.output_dir / "detection.csv", index=False)
+        draw(pd.DataFrame(rows), known.output_dir / "detection.svg")
 
 
 def false_alarms(number: int) -> Iterator[dict[str, Any]]:
@@ -255,6 +256,38 @@ def detection(name: str, strength: float, repeats: int) -> dict[str, Any]:
         "warned": bad / repeats,
         "sets": repeats,
     }
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Draw for each fault how often it is found over its strength."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "delrec"  # the same picture has the same bytes
+    from matplotlib import pyplot as plt
+
+    names = list(dict.fromkeys(rows["fault"]))
+    width = 4
+    height = -(-len(names) // width)
+    figure, grid = plt.subplots(
+        height, width, figsize=(2.4 * width, 1.7 * height), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, name in zip(grid.flat, names, strict=False):
+        one = rows[rows["fault"] == name]
+        axes.plot(one["strength"], one["found"], "o-", markersize=3, label="found")
+        axes.plot(one["strength"], one["warned"], "s--", markersize=3, label="as warning or error")
+        axes.set_title(name.replace("candidates-give-away-target", "candidates"), fontsize=8)
+        axes.set_xscale("log")
+        axes.set_ylim(-0.05, 1.05)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=7)
+    for axes in list(grid.flat)[len(names) :]:
+        axes.set_visible(False)
+    grid[0, 0].legend(fontsize=6)
+    figure.supxlabel("share of users, items, rows or examples with the fault", fontsize=8)
+    figure.supylabel("share of sets in which it is found", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
 
 
 def summary(alarms: pd.DataFrame) -> pd.DataFrame:

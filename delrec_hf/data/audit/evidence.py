@@ -203,9 +203,14 @@ class Evidence:
 
     @cached_property
     def id_ranks(self) -> IntArray:
-        """`(items,)` each item's place in the order of the ids, numbers in them by their size."""
+        """`(items,)` each item's place in the order of the ids.
+
+        Ids of one length are in the order of texts; of others, numbers in them count by size.
+        """
         ids = self.prepared.items["item_id"][:]
-        return ranks([_DIGITS.sub(_padded, one) for one in ids])
+        if len(set(map(len, ids))) > 1:
+            ids = [_DIGITS.sub(_padded, one) for one in ids]
+        return ranks(ids)
 
 
 def _examples(rows: Dataset, known: pa.Array) -> Examples:

@@ -79,6 +79,8 @@ def _misspelt(titles: list[Words]) -> tuple[Pairs, float]:
         return [], 0.0
     told = [titles[row][place] for row, place in zip(rows.tolist(), places.tolist(), strict=True)]
     pairs = list(_near(zip(rests.tolist(), told, strict=True)))
+    if not pairs:
+        return [], 0.0
     found = {(int(rows[one]), int(rows[other])) for one, other in pairs}
     return sorted(found), candidates * _chance_of_near(titles)
 

@@ -11,28 +11,33 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def repeated_interactions(data: Evidence) -> Finding | None:
-    """Say whether users meet items again more often than popularity explains.
+    """Say whether users meet items again more often than popularity explains, or rows stand twice.
 
     The null draws each of a user's n rows by popularity p alone: the expected number of repeats is
-    the sum over users and items of n p - 1 + (1 - p)^n, the count nearly Poisson.
+    the sum over users and items of n p - 1 + (1 - p)^n, the count nearly Poisson. Of those, as many
+    have one time by chance as steps do.
     """
     events = data.events
     keys = np.sort(events.users * len(data.prepared.items) + events.items)
-    repeats = int((np.diff(keys) == 0).sum())
-    expected = _expected_repeats(data)
-    if poisson_tail(repeats, max(expected, 1e-9)) > ALPHA:
-        return None
-    rows = len(events.users)
+    repeats, rows = int((np.diff(keys) == 0).sum()), len(keys)
     copies = data.source.left_out.get("exact_repeats", 0)
+    expected = _expected_repeats(data)
+    tied = (np.diff(events.times) == 0) & (np.diff(events.items) != 0) & ~events.first[1:]
+    doubled = poisson_tail(copies, max(expected * float(tied.mean()), 1e-9)) <= ALPHA
+    if poisson_tail(repeats, max(expected, 1e-9)) > ALPHA:
+        if not doubled:
+            return None
+        repeats, expected = copies, 0.0
     value, chance = repeats / rows, expected / rows
     return Finding(
         "repeated-interactions",
         grade(value - chance, warning=0.01),
         value,
         chance,
-        f"{repeats} of {rows} rows name an item that the user has in another row, {copies} of them "
-        "at the same time. Only one of them counts (data.repeats): where people do come back, the "
-        "task is another than next new item; where rows were exported twice, mend the export",
+        f"that share of rows names an item that the user has in another row, and {copies} rows "
+        "stand there twice, time and all. Only one of them counts (data.repeats): where people do "
+        "come back, the task is another than next new item; where rows were exported twice, mend "
+        "the export",
     )
 
 
