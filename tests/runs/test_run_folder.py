@@ -50,6 +50,7 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
         "model",
         "results.json",
         "run.json",
+        "audit.json",
         "logs",
         "scores",
     }

@@ -68,15 +68,15 @@ def order_lost(data: Evidence) -> Finding | None:
     if binomial_tail(int(on_grid.sum()), len(whole), chance) > ALPHA:
         return None
     events = data.events
-    tied = (np.diff(times) == 0) & ~events.first[1:]
-    lost = float(tied.sum() / max(1, (~events.first).sum()))
+    tied = times[1:][(np.diff(times) == 0) & ~events.first[1:]]
+    lost = float(np.isin(tied, whole[on_grid]).sum() / max(1, (~events.first).sum()))
     return Finding(
         "order-lost",
         grade(lost, warning=0.01, error=0.2),
         float(on_grid.mean()),
         chance,
         f"that share of times fits 32-bit floats, which are {int(np.median(spacing))} apart here: "
-        f"they were rounded, and {lost:.1%} of steps are tied now. Export them again as whole "
+        f"they were rounded, and {lost:.1%} of steps are tied at such times. Export them again as whole "
         "numbers or 64-bit floats",
     )
 
