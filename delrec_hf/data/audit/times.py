@@ -76,8 +76,8 @@ def order_lost(data: Evidence) -> Finding | None:
         float(on_grid.mean()),
         chance,
         f"that share of times fits 32-bit floats, which are {int(np.median(spacing))} apart here: "
-        f"they were rounded, and {lost:.1%} of steps are tied at such times. Export them again as whole "
-        "numbers or 64-bit floats",
+        f"they were rounded, and {lost:.1%} of steps are tied at such times. Export them again as "
+        "whole numbers or 64-bit floats",
     )
 
 
