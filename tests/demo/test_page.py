@@ -121,9 +121,11 @@ def test_the_whole_way_without_a_mouse(
     seen.keyboard.press("Enter")
     why = seen.page.get_by_role("heading", name=f"Why “{found[0].title}”?")
     why.wait_for()
-    seen.page.wait_for_function("document.activeElement.tagName === 'H2'")
-    assert why.evaluate(
-        "it => it === document.activeElement && it.getBoundingClientRect().top < innerHeight"
+    seen.page.wait_for_function(
+        "title => document.activeElement.textContent.includes(title)"
+        " && document.activeElement.tagName === 'H2'"
+        " && document.activeElement.getBoundingClientRect().top < innerHeight",
+        arg=found[0].title,
     )
     expected = recommender.explain(history, found[0].title)
     rows = seen.page.locator("#delrec-explanation section").first.locator("tbody tr").all()

@@ -51,6 +51,7 @@ def test_the_runs_folder_has_the_documented_layout(finished: Path) -> None:
         "results.json",
         "run.json",
         "audit.json",
+        "candidates",
         "logs",
         "scores",
     }
