@@ -51,6 +51,7 @@ def test_clean_data_raise_no_alarm(kind: dict[str, Any], read: Read) -> None:
     assert [one.severity for one in found] == ["info"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOY_WORLDS)
 def test_the_toy_worlds_are_clean(name: str) -> None:
     config = DataConfig(path=name)
