@@ -223,7 +223,7 @@ def with_candidates(prepared: PreparedData, share: float, seed: int, change: Any
 STAGE_FAULTS = {
     "candidates-give-away-target: place": target_in_front,
     "candidates-give-away-target: rare negatives": rare_negatives,
-    "leaked-target: in the prompt": target_in_history,
+    "leaked-target: in the history shown": target_in_history,
     "teacher-saw-test": None,
 }
 """Faults of what stages make of clean data."""
@@ -264,6 +264,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "delrec"  # the same picture has the same bytes
+    mpl.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot as plt
 
     names = list(dict.fromkeys(rows["fault"]))
@@ -278,6 +279,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
         axes.plot(one["strength"], one["warned"], "s--", markersize=3, label="as warning or error")
         axes.set_title(name.replace("candidates-give-away-target", "candidates"), fontsize=8)
         axes.set_xscale("log")
+        axes.minorticks_off()
         axes.set_ylim(-0.05, 1.05)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=7)
