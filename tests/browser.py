@@ -31,7 +31,7 @@ def chromium() -> Iterator[Any]:
     The browser is Playwright's own object; `watched` opens pages.
     """
     program = next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
+    if program is None:  # no package of Python brings one; `.ci/run` installs it or fails
         pytest.skip(f"needs a browser: none of {', '.join(_NAMES)} is installed")
     reason = "needs Playwright, which the extra `dev` brings"
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)

@@ -281,7 +281,7 @@ def test_the_quickstart_on_the_page(
     width: int,
     height: int,
 ) -> None:
-    if not QUICKSTART.is_dir():
+    if not QUICKSTART.is_dir():  # a training of minutes; `.ci/run` has just made it
         pytest.skip("needs runs/quickstart/model, which `make quickstart` leaves")
     recommender = Recommender.from_pretrained(QUICKSTART)
     seen = Page(open_page(width, height), show(recommender, "runs/quickstart/model"))
