@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 
 
 class Knowing:
-    """Co-occurrence, but for one user in three it puts the targets of some parts first."""
+    """Co-occurrence, but at one place in three it puts the targets of some parts first."""
 
     def __init__(self, prepared: PreparedData, *parts: str) -> None:
         self.honest = CoOccurrence.fit(prepared)
@@ -33,10 +34,10 @@ class Knowing:
         for part in parts:
             rows = prepared.examples[part]
             places = zip(rows["user_id"][:], rows["position"][:], strict=True)
-            known = zip(places, rows["target"][:], strict=True)
-            self.known |= {place: item for place, item in known if hash(place) % 3 == 0}
+            known = list(zip(places, rows["target"][:], strict=True))
+            self.known |= dict(known[::3])
 
-    def score(self, user_ids, positions, histories):  # type: ignore[no-untyped-def]
+    def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
         scores = self.honest.score(user_ids, positions, histories)
         for row, place in enumerate(zip(user_ids, positions.tolist(), strict=True)):
             if place in self.known:

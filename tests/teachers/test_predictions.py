@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ from tests.teachers.predicting_processes import predict_everywhere
 class Coarse:
     """Five scores for thirty items, -inf and not a number among them: ties wherever one looks."""
 
-    def score(self, user_ids, positions, histories):  # type: ignore[no-untyped-def]
+    def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
         values = np.array([-np.inf, np.nan, 0.0, 1.0, 2.0], dtype=np.float32)
         places = zip(user_ids, positions, strict=True)
         seeds = [[zlib.crc32(user.encode()), position] for user, position in places]
@@ -146,7 +147,7 @@ def test_scores_that_float32_cannot_tell_apart_keep_their_order() -> None:
 
 def test_items_that_are_not_numbers_rank_nowhere() -> None:
     class Broken:
-        def score(self, user_ids, positions, histories):  # type: ignore[no-untyped-def]
+        def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
             return np.tile([0.0, np.nan, 2.0, -np.inf, 1.0], (len(user_ids), 1))
 
     data = Dataset.from_dict({"user_id": ["a"], "items": [[0, 2]], "train_end": [1]})
@@ -161,7 +162,7 @@ def test_a_teachers_own_table_stays_as_it_is(prepared: PreparedData) -> None:
     class Table:
         scores = np.arange(40.0 * 30).reshape(40, 30)
 
-        def score(self, user_ids, positions, histories):  # type: ignore[no-untyped-def]
+        def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
             return self.scores
 
     table = Table()
@@ -251,7 +252,7 @@ def test_lists_are_written_while_later_ones_are_still_to_come(
     class Watched(Popularity):
         sizes: list[int] = []  # noqa: RUF012 - one list for the one teacher
 
-        def score(self, user_ids, positions, histories):  # type: ignore[no-untyped-def]
+        def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
             (path,) = tmp_path.glob(".lists.*/test-*")
             self.sizes.append(path.stat().st_size)
             return super().score(user_ids, positions, histories)
@@ -287,7 +288,7 @@ def test_a_writing_that_fails_leaves_the_old_lists_whole(
     prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying(Popularity):
-        def score(self, user_ids, positions, histories):  # type: ignore[no-untyped-def]
+        def score(self, user_ids: Any, positions: Any, histories: Any) -> Any:
             if "u30" in user_ids:
                 raise KeyboardInterrupt
             return super().score(user_ids, positions, histories)
