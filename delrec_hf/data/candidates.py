@@ -52,7 +52,7 @@ def draw_candidates(
     Raises:
         InputError: If the catalogue holds too few items that some user never interacted with.
     """
-    _check_enough(sequences, num_items, num_candidates, setting)
+    _check_enough(sequences, num_items, weights, num_candidates, setting)
     user_keys = _user_keys(sequences.user_ids, seed)[users]
     streams = splitmix64(user_keys, positions.astype(np.uint64) + np.uint64(1))
 
@@ -62,7 +62,6 @@ def draw_candidates(
         met = np.sort(met + sequences.items)
         candidates[:, :-1] = _draw_unmet(streams, users, met, num_items, num_candidates - 1)
     else:
-        _check_weighted(sequences, weights, num_candidates, setting)
         candidates[:, :-1] = _draw_weighted(streams, users, sequences, weights, num_candidates - 1)
     # The target takes a random place; whoever stood there moves to the end.
     place = _below(splitmix64(streams, 0), num_candidates)
@@ -135,21 +134,6 @@ def _draw_weighted(
     return drawn
 
 
-def _check_weighted(
-    sequences: Sequences, weights: FloatArray, num_candidates: int, setting: str
-) -> None:
-    has_weight = np.concatenate([[0], (weights[sequences.items] > 0).cumsum()])
-    met = np.diff(has_weight[sequences.starts])
-    unmet = int((weights > 0).sum()) - met
-    user = int(unmet.argmin())
-    if unmet[user] < num_candidates - 1:
-        raise InputError(
-            f"{num_candidates} candidates need {num_candidates - 1} items with a weight that a "
-            f"user never met, but for user `{sequences.user_ids[user]}` there are {unmet[user]}; "
-            f"set {setting} to {unmet[user] + 1} or less"
-        )
-
-
 def _repeats(values: IntArray) -> npt.NDArray[np.bool_]:
     """Mark the values that stand in their row already."""
     order = values.argsort(axis=1, kind="stable")
@@ -174,12 +158,21 @@ def _below(random: KeyArray, bound: int) -> IntArray:
     return ((random >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
-def _check_enough(sequences: Sequences, num_items: int, num_candidates: int, setting: str) -> None:
-    unmet = num_items - sequences.lengths
+def _check_enough(
+    sequences: Sequences,
+    num_items: int,
+    weights: FloatArray | None,
+    num_candidates: int,
+    setting: str,
+) -> None:
+    can_be_drawn = np.ones(num_items, dtype=bool) if weights is None else weights > 0
+    met_so_far = np.concatenate([[0], can_be_drawn[sequences.items].cumsum()])
+    unmet = can_be_drawn.sum() - np.diff(met_so_far[sequences.starts])
     user = int(unmet.argmin())
     if unmet[user] < num_candidates - 1:
+        items = "items" if weights is None else "items with a weight"
         raise InputError(
-            f"{num_candidates} candidates need {num_candidates - 1} items that a user never met, "
-            f"but user `{sequences.user_ids[user]}` has met all but {unmet[user]} of {num_items} "
-            f"items; set {setting} to {unmet[user] + 1} or less"
+            f"{num_candidates} candidates need {num_candidates - 1} {items} that a user never met, "
+            f"but user `{sequences.user_ids[user]}` has met all but {unmet[user]} of "
+            f"{can_be_drawn.sum()} {items}; set {setting} to {unmet[user] + 1} or less"
         )
