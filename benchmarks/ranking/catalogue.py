@@ -4,21 +4,16 @@ Users and titles are those of a folder with `interactions.csv.xz` and `items.csv
 CPU seconds of one thread, and ratios are of one run.
 """
 
-import argparse
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ranking import TokenIds, Users, cpu
+from ranking import TokenIds, Users, arguments, begin, cpu
 from transformers import PreTrainedModel
 
-from delrec_hf.instructions.encoding import ChatEncoder
-from delrec_hf.logging import quiet_libraries
-from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.ranking.forward import embed
 from delrec_hf.ranking.prefix import Prefix
 from delrec_hf.ranking.scoring import CandidateScorer
@@ -179,24 +174,12 @@ def measure_beam(backbone: PreTrainedModel, users: Users, number: int, widths: l
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--torch_dtype", default="float32")
+    parser = arguments(__doc__, users=32, parts=PARTS)
     parser.add_argument("--sample", type=int, default=20)
     parser.add_argument("--virtual", type=int, nargs="+", default=[0, 100])
-    parser.add_argument("--users", type=int, default=32)
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     known = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    quiet_libraries()
-    config = BackboneConfig(model_name_or_path=known.backbone, torch_dtype=known.torch_dtype)
-    backbone, tokenizer = load_backbone(config)
-    backbone.eval()
-    users = Users(known.data, ChatEncoder(tokenizer), history=10)
-    print(f"{known.backbone}, {known.torch_dtype}, one thread", flush=True)
+    backbone, _, users = begin(known)
     if "catalogue" in known.parts:
         for virtual in known.virtual:
             measure_catalogue(backbone, users, known.sample, virtual)

@@ -133,23 +133,33 @@ def measure_prefix(backbone: PreTrainedModel, users: Users, number: int, virtual
           f"{np.abs(np.subtract(plain, found)).max():.1e}")  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(description: str | None, users: int, parts: Sequence[str]) -> argparse.ArgumentParser:
+    """Return what benchmarks of one backbone and the users of a folder are told."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--torch_dtype", default="float32")
-    parser.add_argument("--users", type=int, default=2)
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
-    known = parser.parse_args()
+    parser.add_argument("--users", type=int, default=users)
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    return parser
+
+
+def begin(known: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Users]:
+    """Set one thread, say what is measured, and return backbone, tokenizer and users."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     quiet_libraries()
     config = BackboneConfig(model_name_or_path=known.backbone, torch_dtype=known.torch_dtype)
     backbone, tokenizer = load_backbone(config)
     backbone.eval()
-    users = Users(known.data, ChatEncoder(tokenizer), history=10)
     print(f"{known.backbone}, {known.torch_dtype}, one thread", flush=True)
+    return backbone, tokenizer, Users(known.data, ChatEncoder(tokenizer), history=10)
+
+
+def main() -> None:
+    """Measure and print."""
+    known = arguments(__doc__, users=2, parts=PARTS).parse_args()
+    backbone, tokenizer, users = begin(known)
     if {"forward", "harness"} & set(known.parts):
         measure_candidates(backbone, tokenizer, users, known.users, known.parts)
     if "prefix" in known.parts:
