@@ -10,7 +10,7 @@ from delrec_hf.demo.desk import Desk
 from delrec_hf.demo.page import page_of
 from delrec_hf.logging import get_logger
 from delrec_hf.recommender import Recommender
-from delrec_hf.serving.listening import address, answer, bound
+from delrec_hf.serving.listening import answer
 from delrec_hf.serving.refusals import HANDLERS, Door
 
 _MOST = 1_000_000  # bytes of a request
@@ -60,11 +60,12 @@ def serve_page(model: str, host: str, port: int, **loading: Any) -> None:
     Raises:
         InputError: If the address cannot be listened on or the model cannot be loaded.
     """
-    with bound(host, port) as listening:
+
+    def load(place: str) -> tuple[FastAPI, str]:
         desk = Desk(Recommender.from_pretrained(model, **loading))
         desk.rank([0], next(iter(desk.parts)), 1)  # the first one takes longest
-        # What it logs is what users ask for; and a page is fifty files.
-        get_logger("delrec_hf.data.lookup").setLevel("WARNING")
-        get_logger("delrec_hf.serving.refusals").setLevel("WARNING")
-        what = f"showing {model}, {len(desk.recommender.titles)} items, at "
-        answer(app_of(desk, model), listening, what + address(host, listening), _LONGEST_END)
+        get_logger("delrec_hf.serving.refusals").setLevel("WARNING")  # a page is fifty files
+        titles = len(desk.recommender.titles)
+        return app_of(desk, model), f"showing {model}, {titles} items, at {place}"
+
+    answer(host, port, load, _LONGEST_END)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,12 +15,32 @@ from delrec_hf.logging import get_logger
 logger = get_logger(__name__)
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that holds an address, and does not listen yet.
+def answer(
+    host: str,
+    port: int,
+    load: Callable[[str], tuple[ASGIApp, str]],
+    longest_end: int | None = None,
+) -> None:
+    """Answer until SIGTERM or SIGINT; who waits then is still answered.
+
+    Args:
+        host: Address to listen on.
+        port: Its port; 0 for any free one, which the log names.
+        load: Makes of the URL, once it is had, what answers there and a line about it for the log.
+        longest_end: Seconds after which connections are cut that have not ended by themselves.
 
     Raises:
-        InputError: If the address is not to be had.
+        InputError: If the address cannot be listened on.
     """
+    with _bound(host, port) as listening:
+        app, what = load(_address(host, listening))
+        # What it logs is what users ask for.
+        get_logger("delrec_hf.data.lookup").setLevel("WARNING")
+        _answer(app, listening, what, longest_end)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that holds an address, and does not listen yet."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -33,23 +54,12 @@ def bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def address(host: str, listening: socket.socket) -> str:
-    """Return the URL of a bound socket."""
+def _address(host: str, listening: socket.socket) -> str:
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listening.getsockname()[1]}"
 
 
-def answer(
-    app: ASGIApp, listening: socket.socket, what: str, longest_end: int | None = None
-) -> None:
-    """Answer until SIGTERM or SIGINT; who waits then is still answered.
-
-    Args:
-        app: What answers.
-        listening: A bound socket.
-        what: What is there and where, for the log.
-        longest_end: Seconds after which connections are cut that have not ended by themselves.
-    """
+def _answer(app: ASGIApp, listening: socket.socket, what: str, longest_end: int | None) -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_of_no_cut)
     # uvicorn sends itself again the signal that it has obeyed.
     signal.signal(signal.SIGTERM, lambda *_: None)

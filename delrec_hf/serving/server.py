@@ -1,6 +1,5 @@
 """A finished model behind HTTP: JSON in, ranked items out, several users in one forward."""
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from delrec_hf.serving.bodies import (
     RecommendBody,
     RecommendManyBody,
 )
-from delrec_hf.serving.listening import address, answer, bound
+from delrec_hf.serving.listening import answer
 from delrec_hf.serving.refusals import HANDLERS, REFUSALS, Door, answered
 from delrec_hf.serving.waiting import WaitingLine
 
@@ -213,13 +212,12 @@ def serve(model: str, host: str, port: int, **loading: Any) -> None:
     Raises:
         InputError: If the address cannot be listened on or the model cannot be loaded.
     """
-    with bound(host, port) as listening:
+
+    def load(place: str) -> tuple[FastAPI, str]:
         recommender = Recommender.from_pretrained(model, **loading)
         some = [f"id:{one}" for one in recommender.item_ids[:2]]
         recommender.recommend(some[:1], some, disable_tqdm=True)  # the first one takes longest
-        # What it logs is what users ask for.
-        logging.getLogger("delrec_hf.data.lookup").setLevel("WARNING")
-        app = app_of(recommender, Limits(), model)
-        place = address(host, listening)
-        shown = f"serving {model}, {len(recommender.item_ids)} items, at {place}/docs"
-        answer(app, listening, shown)
+        what = f"serving {model}, {len(recommender.item_ids)} items, at {place}/docs"
+        return app_of(recommender, Limits(), model), what
+
+    answer(host, port, load)
