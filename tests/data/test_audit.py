@@ -11,6 +11,7 @@ import pytest
 from datasets import DatasetDict
 
 from benchmarks.audit.worlds import FAULTS, World, clean_world
+from delrec_hf.data.audit import evidence
 from delrec_hf.data.audit.checks import DATA_CHECKS, EXAMPLE_CHECKS, look, table, worst_first
 from delrec_hf.data.audit.evidence import Evidence
 from delrec_hf.data.audit.finding import TESTS, Finding
@@ -83,6 +84,16 @@ def test_a_tiny_but_certain_fault_is_an_info(read: Read) -> None:
     few = FAULTS["sorted-by-id"](world, 0.04, np.random.default_rng(0))
     (named,) = [one for one in look(DATA_CHECKS, read(few)) if one.code == "sorted-by-id"]
     assert named.severity == "info"
+
+
+def test_copies_are_counted_among_the_rows_that_are_looked_at(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "MOST", 2000)  # of 8000
+    world = clean_world(5, users=600, habit=0.0)
+    twice = FAULTS["repeated-interactions"](world, 0.02, np.random.default_rng(0))
+    (named,) = [x for x in look(DATA_CHECKS, read(twice)) if x.code == "repeated-interactions"]
+    assert named.value == pytest.approx(0.02, abs=0.01)
 
 
 def test_identical_times_are_no_order_even_of_few_users(read: Read) -> None:

@@ -59,7 +59,7 @@ DATA_CHECKS = (
     Check("order-lost", order_lost, 1),
     Check("duplicate-titles", duplicate_titles, 0),
     Check("near-duplicate-items", near_duplicate_items, 1),
-    Check("repeated-interactions", repeated_interactions, 1),
+    Check("repeated-interactions", repeated_interactions, 2),
     Check("leaked-target", leaked_target, 1),
     Check("duplicate-users", duplicate_users, 1),
     Check("short-histories", short_histories, 0),

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from delrec_hf.data.audit.evidence import Evidence, ranks
 from delrec_hf.data.audit.finding import ALPHA, Finding, grade, normal_tail, poisson_tail
+from delrec_hf.data.filters import first_of_moment
 from delrec_hf.data.splitmix import splitmix64
 
 FloatArray = npt.NDArray[np.float64]
@@ -20,14 +21,15 @@ def repeated_interactions(data: Evidence) -> Finding | None:
     events = data.events
     keys = np.sort(events.users * len(data.prepared.items) + events.items)
     repeats, rows = int((np.diff(keys) == 0).sum()), len(keys)
-    copies = data.source.left_out.get("exact_repeats", 0)
+    copies = int((~first_of_moment(events.users, events.items, events.times)).sum())
     expected = _expected_repeats(data)
     tied = (np.diff(events.times) == 0) & (np.diff(events.items) != 0) & ~events.first[1:]
-    doubled = poisson_tail(copies, max(expected * float(tied.mean()), 1e-9)) <= ALPHA
+    same_time = expected * float(tied.mean())
+    doubled = poisson_tail(copies, max(same_time, 1e-9)) <= ALPHA
     if poisson_tail(repeats, max(expected, 1e-9)) > ALPHA:
         if not doubled:
             return None
-        repeats, expected = copies, 0.0
+        repeats, expected = copies, same_time
     value, chance = repeats / rows, expected / rows
     return Finding(
         "repeated-interactions",
