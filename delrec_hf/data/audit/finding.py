@@ -79,10 +79,10 @@ def normal_tail(excess: float, variance: float) -> float:
 def poisson_tail(count: int, mean: float) -> float:
     """Return the chance that a Poisson variable is `count` or more.
 
-    >>> round(poisson_tail(1, 0.1), 3), poisson_tail(0, 0.1)
-    (0.095, 1.0)
+    >>> round(poisson_tail(1, 0.1), 3), poisson_tail(0, 0.1), poisson_tail(1, 0.0)
+    (0.095, 1.0, 0.0)
     """
-    return 1.0 if count < 1 else float(pdtrc(count - 1, mean))
+    return 1.0 if count < 1 else float(pdtrc(count - 1, max(mean, 0.0)))
 
 
 def binomial_tail(count: int, trials: int, share: float) -> float:

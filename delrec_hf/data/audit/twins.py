@@ -36,7 +36,7 @@ def near_duplicate_items(data: Evidence) -> Finding | None:
         if same[other] != same[row]:
             pairs.append((other, row))
     misspelt, expected = _misspelt(list(first))
-    if poisson_tail(len(misspelt), max(expected, 1e-9)) <= ALPHA:
+    if poisson_tail(len(misspelt), expected) <= ALPHA:
         rows = list(first.values())
         pairs += [(rows[one], rows[other]) for one, other in misspelt]
     return _found(data, pairs, expected) if pairs else None

@@ -25,8 +25,8 @@ def repeated_interactions(data: Evidence) -> Finding | None:
     expected = _expected_repeats(data)
     tied = (np.diff(events.times) == 0) & (np.diff(events.items) != 0) & ~events.first[1:]
     same_time = expected * float(tied.mean())
-    doubled = poisson_tail(copies, max(same_time, 1e-9)) <= ALPHA
-    if poisson_tail(repeats, max(expected, 1e-9)) > ALPHA:
+    doubled = poisson_tail(copies, same_time) <= ALPHA
+    if poisson_tail(repeats, expected) > ALPHA:
         if not doubled:
             return None
         repeats, expected = copies, same_time
@@ -93,7 +93,7 @@ def duplicate_users(data: Evidence) -> Finding | None:
         return None
     same_length = np.bincount(sequences.lengths)[sequences.lengths]
     expected = float((np.exp(_log_chances(data)) * (same_length - 1)).sum() / 2)
-    if poisson_tail(pairs, max(expected, 1e-9)) > ALPHA:
+    if poisson_tail(pairs, expected) > ALPHA:
         return None
     copies = float((counts[which] > 1).mean())
     return Finding(
@@ -125,7 +125,7 @@ def test_only_items(data: Evidence) -> Finding | None:
     others = np.exp(both[sequences.items] - logs[data.owners])
     expected = float((asked[data.owners] * others).sum())
     count = int(is_cold.sum())
-    if poisson_tail(count // 2, max(expected / 2, 1e-9)) > ALPHA:
+    if poisson_tail(count // 2, expected / 2) > ALPHA:
         return None
     value = count / len(targets)
     return Finding(
