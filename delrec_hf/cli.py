@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from delrec_hf import __version__
 from delrec_hf.errors import InputError
+from delrec_hf.extras import extra
 from delrec_hf.launch import another_failed, launch, leave, tell
 from delrec_hf.logging import configure, quiet_libraries
 from delrec_hf.model_commands import add_model_commands
@@ -192,15 +193,8 @@ def _inspect(known: argparse.Namespace, flags: Sequence[str]) -> None:
 
 
 def _report(known: argparse.Namespace, _: Sequence[str]) -> None:
-    try:
+    with extra("report", ("matplotlib",)):
         from delrec_hf.reporting.page import write_report
-    except ModuleNotFoundError as missing:
-        if missing.name != "matplotlib":
-            raise
-        raise InputError(
-            "`delrec report` needs matplotlib: `pip install 'delrec-hf[report]'` (in a checkout: "
-            "`pip install -c constraints.txt matplotlib`)"
-        ) from missing
 
     page = write_report(
         [Path(one) for one in known.runs], Path(known.output) if known.output else None

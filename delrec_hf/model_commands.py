@@ -2,12 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from delrec_hf.errors import InputError
+from delrec_hf.extras import extra
 
 
 def add_model_commands(add: Callable[..., Any]) -> None:
@@ -254,31 +254,17 @@ def _explain(known: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _serve(known: argparse.Namespace, _: Sequence[str]) -> None:
-    with _extra("serve", ("fastapi", "uvicorn")):
+    with extra("serve", ("fastapi", "uvicorn")):
         from delrec_hf.serving.server import serve
 
     serve(known.model, known.host, known.port, **_loading(known))
 
 
 def _demo(known: argparse.Namespace, _: Sequence[str]) -> None:
-    with _extra("demo", ("gradio",)):
+    with extra("demo", ("gradio",)):
         from delrec_hf.demo.server import serve_page
 
     serve_page(known.model, known.host, known.port, **_loading(known))
-
-
-@contextmanager
-def _extra(command: str, packages: Sequence[str]) -> Iterator[None]:
-    """Say in one line what a command needs that is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        if missing.name not in packages:
-            raise
-        raise InputError(
-            f"`delrec {command}` needs {missing.name}: `pip install 'delrec-hf[{command}]'` (in a "
-            f"checkout: `pip install -c constraints.txt {' '.join(packages)}`)"
-        ) from missing
 
 
 def _export(known: argparse.Namespace, _: Sequence[str]) -> None:

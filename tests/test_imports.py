@@ -37,6 +37,7 @@ FLOORS = (
         "labels",
         "logging",
         "errors",
+        "extras",
         "title_words",
         "__init__",
     },

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def test_mistakes_are_one_line_and_change_nothing(
     # The pictures of run.html would lie in run/.
     assert "which holds something else" in refused(run, "--output", tmp_path / "run.html")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [
+        one for one in sys.modules if one.startswith(("delrec_hf.reporting", "matplotlib"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "needs matplotlib: `pip install 'delrec-hf[report]'`" in refused(tmp_path)
 
 
 def test_the_command_prints_where_the_page_is(
