@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from delrec_hf.evaluation.evaluator import LOG_LOSS
+from delrec_hf.evaluation.metrics import LOG_LOSS
 
 LEVEL = 0.05
 """Of the two-sided tests, after Holm's correction."""

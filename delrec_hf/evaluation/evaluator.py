@@ -11,7 +11,7 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from delrec_hf.errors import InputError, suggest
-from delrec_hf.evaluation.metrics import EXPECTED_HR, expected_hr_at_1, per_user_metrics
+from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS, expected_hr_at_1, per_user_metrics
 from delrec_hf.evaluation.order import order_sensitivity
 from delrec_hf.evaluation.systems import Outputs, Score, System, check_names
 from delrec_hf.logging import get_logger
@@ -19,9 +19,6 @@ from delrec_hf.ranking.weighing import Fusion, fit_fusion
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-LOG_LOSS = "log_loss"
-"""Minus the log-chance of the target among the candidates, in nats; lower is better."""
 
 DRAWN = ("uniform", "popularity", "teacher")
 """Ways to draw candidates: all items alike, by their training interactions, the teacher's best."""

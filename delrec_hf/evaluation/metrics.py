@@ -14,6 +14,9 @@ METRICS = (*(f"hr@{k}" for k in HR_CUTOFFS), *(f"ndcg@{k}" for k in NDCG_CUTOFFS
 EXPECTED_HR = "expected_hr@1"
 """The key of `expected_hr_at_1`, which only data of a known rule have."""
 
+LOG_LOSS = "log_loss"
+"""Minus the log-chance of the target among the candidates, in nats; lower is better."""
+
 TIE_RULE = "expected value under random tie-breaking"
 """What a report says about ties."""
 

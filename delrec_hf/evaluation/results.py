@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from delrec_hf.evaluation.claims import LEVEL, claim
-from delrec_hf.evaluation.evaluator import LOG_LOSS, EvaluateConfig, Scores
-from delrec_hf.evaluation.metrics import EXPECTED_HR, TIE_RULE
+from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores
+from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS, TIE_RULE
 from delrec_hf.evaluation.slices import slices
 from delrec_hf.evaluation.statistics import estimate, holm
 from delrec_hf.evaluation.systems import SYSTEMS

@@ -6,6 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from delrec_hf.evaluation.claims import LEVEL
+from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS
 from delrec_hf.reporting.drawing import (
     DASHES,
     GRID,
@@ -48,7 +50,7 @@ def measured(runs: Sequence[FinishedRun], metric: str, name: str) -> Picture:
             if len(runs) == 1:
                 _beside(axes, row, decimal(value))
     _rows(axes, [printable(one, _LONGEST) for one in systems])
-    limit = number(runs[0].protocol.get("best_hr_at_1")) if metric == "expected_hr@1" else None
+    limit = number(runs[0].protocol.get("best_hr_at_1")) if metric == EXPECTED_HR else None
     if limit is not None:
         axes.axvline(limit, color=INK, linestyle=":", linewidth=1.2, label="limit")
     axes.set_xlabel(f"{heading(metric)}{' (lower is better)' if metric == 'log_loss' else ''}")
@@ -92,9 +94,9 @@ def differences(run: FinishedRun, metric: str, name: str) -> Picture | None:
         f"{one['a']} minus {one['b']}: {decimal(one['difference'], True)}" for one in found
     )
     corrected = all(adjusted(one) is not None for one in found)
-    caption = "Holm p below 0.05" if corrected else "the 95 % interval leaves 0 out"
+    caption = f"Holm p below {LEVEL:g}" if corrected else "the 95 % interval leaves 0 out"
     caption = f"Filled: {caption}. To the right, the first of the pair ranks "
-    caption += "better." if metric != "log_loss" else "worse: lower log-loss is better."
+    caption += "better." if metric != LOG_LOSS else "worse: lower log-loss is better."
     return picture(figure, name, f"Paired differences in {heading(metric)}", caption, said)
 
 
@@ -116,7 +118,7 @@ def ablations(run: FinishedRun, metric: str, name: str) -> Picture | None:
     axes.set_xlabel(f"{heading(metric)}, difference to delrec")
     said = ", ".join(f"{one['b']} {decimal(-one['difference'], True)}" for one in found)
     caption = "Bars to the left: worse than DELRec as a whole"
-    caption += " (log-loss: better)" if metric == "log_loss" else ""
+    caption += " (log-loss: better)" if metric == LOG_LOSS else ""
     caption += "; thin lines: 95 % intervals."
     return picture(figure, name, f"{heading(metric)} of DELRec without its parts", caption, said)
 

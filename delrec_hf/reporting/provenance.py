@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from delrec_hf.evaluation.metrics import LOG_LOSS
 from delrec_hf.reporting.reading import FinishedRun, number
 from delrec_hf.reporting.tables import Cell, Rows, pairs
 from delrec_hf.reporting.wording import UNKNOWN, decimal, printable
@@ -89,7 +90,7 @@ def missing(run: FinishedRun) -> list[str]:
     known = {
         f"the ablations {', '.join(lacking)} (`finetune.controls`)": not lacking,
         "how trainings vary (`--seeds 1 2 3`)": len(run.seeds) > 1,
-        "log-loss (`evaluate.fit_users`)": any("log_loss" in one for one in run.systems.values()),
+        "log-loss (`evaluate.fit_users`)": any(LOG_LOSS in one for one in run.systems.values()),
         "groups of targets (run `delrec evaluate` again)": bool(run.results.get("slices")),
         "candidates that the teacher retrieves (`evaluate.retrieve`)": "retrieved" in run.results,
         "the whole catalogue (`evaluate.whole_catalogue`)": "whole_catalogue" in run.results,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from delrec_hf.evaluation.metrics import LOG_LOSS
 from delrec_hf.logging import progress
 from delrec_hf.reporting import curves, figures, provenance, tables, wording
 from delrec_hf.reporting.drawing import Picture
@@ -10,7 +11,7 @@ from delrec_hf.reporting.reading import FinishedRun
 from delrec_hf.reporting.sweep import differing, find_sweep
 from delrec_hf.reporting.tables import Rows
 
-_GROUPED = ("ndcg@10", "log_loss")
+_GROUPED = ("ndcg@10", LOG_LOSS)
 """Metrics that rare and frequent targets are told apart in."""
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from delrec_hf.evaluation.claims import p_value
+from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS
 from delrec_hf.reporting.reading import FinishedRun, interval, number
 from delrec_hf.reporting.wording import (
     UNKNOWN,
@@ -13,12 +15,11 @@ from delrec_hf.reporting.wording import (
     duration,
     heading,
     over,
-    p_value,
     printable,
     span,
 )
 
-_METRICS = ("expected_hr@1", "hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", "log_loss")
+_METRICS = (EXPECTED_HR, "hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", LOG_LOSS)
 _MINUS = " \N{MINUS SIGN} "
 
 
@@ -134,7 +135,7 @@ def comparisons(run: FinishedRun) -> Rows | None:
 def _difference(one: dict[str, Any]) -> Cell:
     p = adjusted(one)
     p = number(one.get("p")) if p is None else p
-    said = f"{span(interval(one), sign=True)} {'' if p is None else p_value(p)}"
+    said = f"{span(interval(one), sign=True)} {'' if p is None else f'p {p_value(p)}'}"
     return Cell(decimal(one.get("difference"), sign=True), said.strip())
 
 
@@ -271,7 +272,7 @@ def _with_best(
         known = [one for one in values if number_of(one) is not None]
         if not known:
             continue
-        best = (min if metric == "log_loss" else max)(known, key=lambda one: number_of(one) or 0.0)
+        best = (min if metric == LOG_LOSS else max)(known, key=lambda one: number_of(one) or 0.0)
         for (_, cells), value in zip(marked, values, strict=True):
             if value == best:
                 cells[place] = Cell(cells[place].text, cells[place].note, strong=True)

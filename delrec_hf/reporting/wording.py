@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from delrec_hf.evaluation.metrics import EXPECTED_HR
+from delrec_hf.evaluation.claims import LEAST_USERS, LEVEL
+from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS
 from delrec_hf.evaluation.table import one_line
 from delrec_hf.reporting.reading import FinishedRun, interval, number
 
@@ -12,8 +13,6 @@ MODELS = ("delrec", "delrec+teacher")
 """What a report makes claims about."""
 
 _WEAK = ("random", "popularity", "markov", "zero-shot", "prompt-only")
-_LEAST_USERS = 30  # fewer say nothing of others
-_LIMIT = 0.05  # of p, where it is corrected for the number of comparisons
 _SPLITS = {
     "leave-one-out": (
         "Leave-one-out: each user's last item is the test target and the item before it the "
@@ -33,7 +32,7 @@ def heading(metric: str) -> str:
     >>> heading("ndcg@10"), heading("expected_hr@1"), heading("log_loss")
     ('NDCG@10', 'Expected HR@1', 'Log-loss')
     """
-    if metric == "log_loss":
+    if metric == LOG_LOSS:
         return "Log-loss"
     first, _, rest = metric.partition("_")
     return f"{first.capitalize()} {rest.upper()}" if rest else metric.upper()
@@ -84,7 +83,7 @@ def main_metrics(runs: Sequence[FinishedRun]) -> list[str]:
     Checkpoints are chosen by NDCG@10. Where the rule of a made-up world is known, the expected HR@1
     is the sharpest ruler.
     """
-    order = ("ndcg@10", EXPECTED_HR, "hr@1", "mrr", "hr@10", "log_loss")
+    order = ("ndcg@10", EXPECTED_HR, "hr@1", "mrr", "hr@10", LOG_LOSS)
     shared = [
         metric
         for metric in order
@@ -103,9 +102,9 @@ def verdict(comparison: dict[str, Any]) -> str | None:
     difference, bounds = number(comparison.get("difference")), interval(comparison)
     if difference is None or bounds is None:
         return None
-    better = difference if comparison["metric"] != "log_loss" else -difference
+    better = difference if comparison["metric"] != LOG_LOSS else -difference
     corrected = adjusted(comparison)
-    apart = bounds[0] > 0 or bounds[1] < 0 if corrected is None else corrected < _LIMIT
+    apart = bounds[0] > 0 or bounds[1] < 0 if corrected is None else corrected < LEVEL
     if not apart:
         return "level"
     return "above" if better > 0 else "below"
@@ -122,19 +121,10 @@ def over(run: FinishedRun) -> str:
     return printable(run.protocol.get("intervals", "users"), 40)
 
 
-def p_value(p: float) -> str:
-    """Return a p-value to three digits, or that it is smaller.
-
-    >>> p_value(0.0123), p_value(1e-9)
-    ('p 0.012', 'p <0.001')
-    """
-    return "p <0.001" if p < 0.0005 else f"p {decimal(p)}"
-
-
 def _derived(run: FinishedRun) -> list[str]:
     metric = next(iter(main_metrics([run])), None)
     users = number(run.protocol.get("users"))
-    if users is not None and users < _LEAST_USERS:
+    if users is not None and users < LEAST_USERS:
         return [f"{users} test users are too few to claim anything about systems."]
     said = []
     for model in MODELS:
@@ -220,7 +210,7 @@ def protocol_words(run: FinishedRun) -> list[str]:
             "ranks first is the target. No ranker can expect more than the limit, "
             f"{decimal(protocol['best_hr_at_1'])}."
         )
-    if any("log_loss" in one for one in run.systems.values()):
+    if any(LOG_LOSS in one for one in run.systems.values()):
         said.append(
             "Log-loss: minus the log-chance of the target among the candidates, in nats; lower is "
             "better. The weights that make chances of scores are fitted on validation users."

@@ -131,7 +131,12 @@ class Evidence:
     @cached_property
     def owners(self) -> IntArray:
         """`(interactions,)` whose each of `sequences.items` is."""
-        return np.repeat(np.arange(len(self.sequences.user_ids)), self.sequences.lengths)
+        return spread(self.sequences.lengths)[0]
+
+    @cached_property
+    def places(self) -> IntArray:
+        """`(interactions,)` where in its user's sequence each stands."""
+        return spread(self.sequences.lengths)[1]
 
     @cached_property
     def train_ends(self) -> IntArray:
@@ -143,8 +148,7 @@ class Evidence:
     @cached_property
     def in_training(self) -> BoolArray:
         """`(interactions,)` whether each is a training item."""
-        places = np.arange(len(self.owners)) - self.sequences.starts[self.owners]
-        found: BoolArray = places < self.train_ends[self.owners]
+        found: BoolArray = self.places < self.train_ends[self.owners]
         return found
 
     @cached_property
@@ -245,6 +249,17 @@ def ranks(values: list[str]) -> IntArray:
     places[order] = np.arange(len(order))
     found: IntArray = places[encoded.indices.to_numpy()]
     return found
+
+
+def spread(lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the row of each entry of lists of some lengths, and its place in it.
+
+    >>> rows, places = spread(np.array([2, 0, 1]))
+    >>> rows.tolist(), places.tolist()
+    ([0, 0, 2], [0, 1, 0])
+    """
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _padded(digits: re.Match[str]) -> str:

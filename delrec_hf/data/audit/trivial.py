@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from delrec_hf.data.audit.candidates import hits, some_rows, target_places
-from delrec_hf.data.audit.evidence import Evidence, Examples, IntArray
+from delrec_hf.data.audit.evidence import Evidence, Examples, IntArray, spread
 from delrec_hf.data.audit.finding import Finding
 
 FloatArray = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ def _follow_counts(data: Evidence, before: IntArray, after: IntArray) -> FloatAr
 def _whole_catalogue(data: Evidence, examples: Examples, last: IntArray) -> str:
     """Return HR@10 among all items that the user has not seen before, by rule."""
     lengths = examples.positions
-    rows, within = _spread(lengths)
+    rows, within = spread(lengths)
     seen = data.sequences.items[data.sequences.starts[examples.users][rows] + within]
     popular = _hits_by_popularity(data, examples, rows, seen)
     following = _hits_by_following(
@@ -117,7 +117,7 @@ def _hits_by_following(data: Evidence, examples: Examples, last: IntArray, met: 
     number = len(data.popularity)
     keys, follows = data.transitions
     bounds = np.searchsorted(keys, np.stack([last, last + 1]) * number)
-    rows, within = _spread(bounds[1] - bounds[0])
+    rows, within = spread(bounds[1] - bounds[0])
     entries = bounds[0][rows] + within
     items = keys[entries] % number
     popularity = data.training_counts / (1.0 + data.training_counts.max())
@@ -128,12 +128,6 @@ def _hits_by_following(data: Evidence, examples: Examples, last: IntArray, met: 
     unseen = met[np.minimum(np.searchsorted(met, wanted), len(met) - 1)] != wanted
     ahead = np.bincount(rows, unseen, len(last))
     return float(((ahead < _TOP) & (target > 0)).mean())
-
-
-def _spread(lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the row of each entry of lists of some lengths, and its place in it."""
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _repeat_last(data: Evidence) -> str:

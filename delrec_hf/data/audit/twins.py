@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from delrec_hf.data.audit.evidence import Evidence, IntArray, ranks
+from delrec_hf.data.audit.evidence import Evidence, IntArray, ranks, spread
 from delrec_hf.data.audit.finding import ALPHA, Finding, grade, poisson_tail
 from delrec_hf.data.splitmix import splitmix64
 
@@ -97,8 +97,7 @@ def _open_places(titles: list[Words]) -> tuple[IntArray, IntArray, IntArray, Int
     codes, names = pd.factorize(flat)
     is_word = np.array([name.isalpha() for name in names], dtype=bool)
     is_long = is_word & np.array([len(name) >= _LETTERS for name in names], dtype=bool)
-    rows = np.repeat(np.arange(len(titles)), lengths)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rows, places = spread(lengths)
     numbers = splitmix64(((codes.astype(np.int64) << 16) | places).astype(np.uint64))
     whole = np.zeros(len(titles), dtype=np.uint64)
     np.add.at(whole, rows, numbers)

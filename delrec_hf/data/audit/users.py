@@ -83,9 +83,8 @@ def duplicate_users(data: Evidence) -> Finding | None:
     and a copy make. Pairs of equal histories are Poisson with mean sum over users of P (m - 1) / 2,
     m the users with as long a history.
     """
-    sequences, owners = data.sequences, data.owners
-    places = np.arange(len(owners)) - sequences.starts[owners]
-    placed = (sequences.items << 20) ^ places
+    sequences = data.sequences
+    placed = (sequences.items << 20) ^ data.places
     sums = np.add.reduceat(splitmix64(placed.astype(np.uint64)), sequences.starts[:-1])
     _, which, counts = np.unique(sums, return_inverse=True, return_counts=True)
     pairs = int((counts * (counts - 1) // 2).sum())
