@@ -20,9 +20,10 @@ def extra(command: str, packages: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as missing:
-        if missing.name not in packages:
+        package = (missing.name or "").partition(".")[0]
+        if package not in packages:
             raise
         raise InputError(
-            f"`delrec {command}` needs {missing.name}: `pip install 'delrec-hf[{command}]'` (in a "
+            f"`delrec {command}` needs {package}: `pip install 'delrec-hf[{command}]'` (in a "
             f"checkout: `pip install -c constraints.txt {' '.join(packages)}`)"
         ) from missing
