@@ -19,9 +19,7 @@ LIMIT = 600
 """Seconds until processes count as locked up."""
 
 
-def run_in(
-    processes: int, function: Callable[..., None], *arguments: Any, limit: int = 300
-) -> None:
+def run_in(processes: int, function: Callable[..., None], *arguments: Any) -> None:
     """Run a function of a module and see that it ends well; each process has one thread.
 
     Args:

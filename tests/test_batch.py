@@ -369,6 +369,12 @@ def test_two_processes_write_the_bytes_of_one(model: Path, tmp_path: Path) -> No
     assert "2 processes share the work" in log
     assert log.count("left out of the histories: 1 of") == 1
     assert (tmp_path / "two.csv.gz").read_bytes() == (tmp_path / "one.csv.gz").read_bytes()
+    given = ["--accelerate_config", "cpu", "--top_k=0"]
+    told = start(*words(model, source, tmp_path / "none.csv", *given))
+    log = told.communicate(timeout=300)[1]
+    assert told.returncode == 2
+    lines = [line for line in log.splitlines() if " INFO " not in line]
+    assert lines == ["delrec: error: top_k is 0; expected 1 or more"]
     one = ["recommend", "--model", str(model), "--history", "i0", "--accelerate_config", "cpu"]
     told = start(*one)
     assert told.communicate(timeout=300)[1] == (

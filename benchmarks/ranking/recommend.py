@@ -91,8 +91,7 @@ def main() -> None:
     known = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
-    loading = {"base_model": known.base_model}
-    recommender = Recommender.from_pretrained(known.model, **loading)
+    recommender = Recommender.from_pretrained(known.model, base_model=known.base_model)
     config = recommender.config
     print(f"{len(recommender.titles)} items, candidates {config.candidates}, {config.scoring}, "
           f"{recommender.model.backbone.dtype}")  # fmt: skip

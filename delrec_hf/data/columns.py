@@ -136,9 +136,7 @@ def find_columns(config: DataConfig, events: Table, catalogue: Table | None) -> 
 def _as_many_names(table: str, count: int) -> str:
     usual = ["item_id", "title"] if table == "items" else ["user_id", "item_id", "rating", "time"]
     names = (usual if count != 3 or table == "items" else ["user_id", "item_id", "time"])[:count]
-    return ", ".join(
-        [*names, *(f"column_{place + 1}" for place in range(len(names), min(count, 20)))]
-    )
+    return listed([*names, *(f"column_{place + 1}" for place in range(len(names), count))])
 
 
 def _key(name: str) -> str:
