@@ -26,6 +26,9 @@ SECTIONS: dict[str, tuple[str, str]] = {
 }
 """Each section of a recipe and the dataclass, beside its stage, that says what its keys mean."""
 
+TRAININGS = ("teacher", "distil", "finetune")
+"""Sections whose settings are TrainingArguments."""
+
 _TOP = ("output_dir", "seeds")
 """What stands in a recipe beside its sections."""
 
@@ -53,12 +56,15 @@ class Recipe:
         sections: Keys given for each section, as plain values; what is not given keeps the default.
         seeds: Seeds of teacher and both stages, to run all once for each; none: the sections' own.
         shared_dir: Folder of what the runs of several seeds share; None: a run of its own.
+        siblings: Folders of other runs, whose output is taken where it is of the same inputs and
+            settings.
     """
 
     output_dir: Path
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     shared_dir: Path | None = None
+    siblings: tuple[Path, ...] = ()
 
     def settings(self, section: str, **forced: Any) -> Any:
         """Return the dataclass of a section, filled in.

@@ -1,7 +1,8 @@
 """A recipe at work: its folder, its data, its backbone, and its examples as instruction rows."""
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ class Run:
 
     Attributes:
         recipe: What to run and where.
-        fingerprint: Stands for the inputs and settings of the stage at work.
+        fingerprint: Stands for the inputs and settings of the step at work.
         finished: The stages whose output is there and of this recipe.
+        prints: Fingerprints of the stages up to the one at work.
     """
 
     recipe: Recipe
     fingerprint: str = ""
     finished: frozenset[str] = frozenset()
+    prints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

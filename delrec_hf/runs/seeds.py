@@ -1,9 +1,7 @@
 """A recipe run once per seed, with one table of all."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -11,14 +9,9 @@ from accelerate import PartialState
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.seeds import summarise_seeds
-from delrec_hf.files import replace_folder, write_json
+from delrec_hf.files import write_json
 from delrec_hf.logging import get_logger
-from delrec_hf.runs.order import STAGES
-from delrec_hf.runs.recipe import Recipe
-from delrec_hf.runs.record import RunRecord
-
-SEEDED = ("teacher", "distil", "finetune")
-"""Sections whose key `seed` is each of the recipe's seeds in turn."""
+from delrec_hf.runs.recipe import TRAININGS, Recipe
 
 logger = get_logger(__name__)
 
@@ -26,7 +19,7 @@ logger = get_logger(__name__)
 def run_seeds(recipe: Recipe, run: Callable[[Recipe], None], *, report: bool) -> None:
     """Run a recipe once per seed in `seed-N` folders, and report all of them together.
 
-    What no seed decides (data, calibration) is made by the first one and copied to the others.
+    What no seed decides (data, calibration) is made by the first one and copied by the others.
 
     Args:
         recipe: A recipe with `seeds`.
@@ -38,15 +31,11 @@ def run_seeds(recipe: Recipe, run: Callable[[Recipe], None], *, report: bool) ->
     """
     if len(set(recipe.seeds)) < len(recipe.seeds):
         raise InputError(f"`seeds` is {recipe.seeds}; expected each seed once")
-    ones = [_of_seed(recipe, seed) for seed in recipe.seeds]
-    state = PartialState()
+    ones = of_seeds(recipe)
     for seed, one in zip(recipe.seeds, ones, strict=True):
         logger.info("seed %d: %s", seed, one.output_dir)
-        if state.is_main_process and one is not ones[0]:
-            _share(ones[0].output_dir, one.output_dir)
-        state.wait_for_everyone()
         run(one)
-    if not report or not state.is_main_process:
+    if not report or not PartialState().is_main_process:
         return
     folders = [one.output_dir for one in ones]
     results = summarise_seeds(folders, recipe.seeds)
@@ -54,25 +43,22 @@ def run_seeds(recipe: Recipe, run: Callable[[Recipe], None], *, report: bool) ->
     print(format_table(results))
 
 
-def _of_seed(recipe: Recipe, seed: int) -> Recipe:
-    sections: dict[str, dict[str, Any]] = dict(recipe.sections)
-    for name in SEEDED:
-        sections[name] = {**sections.get(name, {}), "seed": seed}
-    folder = recipe.output_dir / f"seed-{seed}"
-    return replace(
-        recipe, output_dir=folder, sections=sections, seeds=(), shared_dir=recipe.output_dir
-    )
-
-
-def _share(first: Path, other: Path) -> None:
-    """Copy what the first seed has made and no seed decides, if it is not there."""
-    done, record = RunRecord(first), RunRecord(other)
-    for stage in STAGES:
-        depends = set(SEEDED) & set(stage.sections) or stage.name == "evaluate"
-        if depends or stage.name not in done.stages or stage.name in record.stages:
-            continue
-        for name in stage.writes:
-            with replace_folder(other / name) as aside:
-                shutil.copytree(first / name, aside, dirs_exist_ok=True)
-        record.take(stage.name, done)
-        logger.info("%s: copied from %s", stage.name, first)
+def of_seeds(recipe: Recipe) -> list[Recipe]:
+    """Return the recipe of each seed, which takes from those before it what no seed decides."""
+    ones: list[Recipe] = []
+    for seed in recipe.seeds:
+        sections: dict[str, dict[str, Any]] = dict(recipe.sections)
+        for name in TRAININGS:
+            sections[name] = {**sections.get(name, {}), "seed": seed}
+        folder = f"seed-{seed}"
+        siblings = [one / folder for one in recipe.siblings] + [one.output_dir for one in ones]
+        one = replace(
+            recipe,
+            output_dir=recipe.output_dir / folder,
+            sections=sections,
+            seeds=(),
+            shared_dir=recipe.shared_dir or recipe.output_dir,
+            siblings=tuple(siblings),
+        )
+        ones.append(one)
+    return ones

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from accelerate import PartialState
 
@@ -13,8 +15,10 @@ from delrec_hf.logging import get_logger
 from delrec_hf.ranking.calibration import calibrate as measure
 from delrec_hf.runs.audit import audit_prepared
 from delrec_hf.runs.evaluate import evaluate
+from delrec_hf.runs.prints import training_step
 from delrec_hf.runs.run import Run
-from delrec_hf.runs.trainings import control_prompt, train_lora, train_prompt
+from delrec_hf.runs.steps import once
+from delrec_hf.runs.trainings import train_model, train_prompt
 from delrec_hf.teachers.folds import load_label_teacher, train_teachers
 from delrec_hf.teachers.hit_rates import record_hit_rates
 from delrec_hf.teachers.loading import load_teacher
@@ -82,15 +86,18 @@ def distil(run: Run) -> None:
 
 
 def finetune(run: Run) -> None:
-    """Stage 2: train LoRA behind the frozen soft prompt, and each control as long."""
-    config = run.trainer_settings("finetune", "finetune")
+    """Stage 2: train LoRA behind the frozen soft prompt, and each control as long.
+
+    Each training is a step of its own: a control more trains that one alone.
+    """
+    controls = run.trainer_settings("finetune", "finetune").controls
     for control in CONTROLS:
-        folder = run.folder / control
-        if control in config.controls:
-            train_lora(run, control, control_prompt(run, control), folder)
-        elif PartialState().is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
-    train_lora(run, "delrec", run.folder / "distil", run.folder / "model")
+        if control not in controls and PartialState().is_main_process:
+            shutil.rmtree(run.folder / control, ignore_errors=True)
+    for name in (*(one for one in CONTROLS if one in controls), "delrec"):
+        step = training_step(name, run.recipe, run.prints)
+        work = partial(train_model, replace(run, fingerprint=step.print_), name)
+        once(step, run.folder, run.recipe.siblings, work, f"{run.folder / 'data'}")
 
 
 WORK: dict[str, Callable[[Run], None]] = {

@@ -59,7 +59,7 @@ def train_prompt(run: Run, config: DistilConfig, folder: Path, log: str = "disti
 def control_prompt(run: Run, control: str) -> Path | None:
     """Return the soft prompt of a control, made if it is not there; None for LoRA alone.
 
-    It stands among the checkpoints of the stage, by the stage's fingerprint: what an interrupted
+    It stands among the checkpoints of the stage, by the training's fingerprint: what an interrupted
     run of the same settings has made is taken up.
     """
     if control == "lora-only":
@@ -89,6 +89,14 @@ def control_prompt(run: Run, control: str) -> Path | None:
             new_soft_prompt(backbone, config, tokenizer).save_pretrained(aside)
     PartialState().wait_for_everyone()
     return folder
+
+
+def train_model(run: Run, name: str) -> None:
+    """Train `delrec`, or a control of that name, and what stands in for its prompt."""
+    if name == "delrec":
+        train_lora(run, name, run.folder / "distil", run.folder / "model")
+    else:
+        train_lora(run, name, control_prompt(run, name), run.folder / name)
 
 
 def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from delrec_hf.data.config import DataConfig
 from delrec_hf.errors import InputError
-from delrec_hf.runs import pipeline
+from delrec_hf.runs import prints
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.config import TeacherConfig
@@ -78,7 +78,7 @@ def test_what_only_shows_things_repeats_nothing(taught: Ran) -> None:
 def test_another_wording_or_format_repeats_the_stages(
     taught: Ran, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(pipeline, name, 99)
+    monkeypatch.setattr(prints, name, 99)
     assert taught() == ["prepare", "teach"]
 
 
@@ -174,6 +174,39 @@ def test_a_changed_section_repeats_its_stage_and_those_after_it(
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     without_control = changes.get("finetune", {}).get("controls") == []
     assert ("lora-only" not in results["systems"]) == without_control
+
+
+@pytest.mark.slow
+def test_a_control_more_trains_that_one_alone(
+    again: Callable[..., list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = {"finetune": {"controls": ["lora-only", "random-prompt"]}}
+    assert again(**more) == ["finetune", "evaluate"]
+    said = [one for one in caplog.messages if one.startswith("finetune/")]
+    assert [one.split(" in ")[0] for one in said if "skipped" in one or "wrote" in one] == [
+        "finetune/lora-only: finished before, skipped",
+        f"finetune/random-prompt: wrote {tmp_path / 'run' / 'random-prompt'}",
+        "finetune/delrec: finished before, skipped",
+    ]
+    again(**more, distil={"num_virtual_tokens": 5})
+    assert "finetune/lora-only: finished before, skipped" in caplog.messages
+    assert any(one.startswith("finetune/delrec: wrote") for one in caplog.messages)
+
+
+@pytest.mark.slow
+def test_a_run_takes_what_another_has_made_of_the_same_settings(
+    finished: Path, films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = sections(films, distil={"num_virtual_tokens": 5})
+    recipe = Recipe(tmp_path / "run", given, siblings=(tmp_path / "nothing", finished))
+    assert stages_run(recipe, caplog) == ["distil", "finetune", "evaluate"]
+    copied = [one for one in caplog.messages if "copied from" in one]
+    assert [one.split(":")[0] for one in copied] == [
+        *("prepare", "teach", "calibrate", "finetune/lora-only")
+    ]
+    for name in ("lora-only/adapter_model.safetensors", "logs/lora-only.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+    assert stages_run(recipe, caplog) == []
 
 
 def test_changed_data_repeat_what_reads_them(
