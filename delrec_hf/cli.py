@@ -108,8 +108,11 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
         "--output_dir", default="runs/quickstart", help="folder of the run (%(default)s)"
     )
     whole = _add(commands, "run", "run every stage of a recipe; finished ones are skipped", _run)
+    study = _add(
+        commands, "study", "run a recipe and what its `study` changes in it, and compare", _study
+    )
     single = [_add(commands, stage.command, stage.description, _run) for stage in STAGES]
-    for command in (whole, *single):
+    for command in (whole, study, *single):
         command.add_argument("--config", metavar="RECIPE.yaml", required=True, help="the recipe")
     prepare = next(one for one in single if one.prog.endswith(" prepare"))
     prepare.add_argument(
@@ -122,7 +125,7 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
     inspect.epilog = "Any key of the recipe's section `data` is a flag: `--min_rating 4`."
     inspect.set_defaults(takes_recipe_flags=True)
     _add_audit(commands)
-    for command in (quickstart, whole, *single):
+    for command in (quickstart, whole, study, *single):
         command.add_argument(
             "--accelerate_config",
             metavar="NAME",
@@ -183,6 +186,13 @@ def _run(known: argparse.Namespace, flags: Sequence[str]) -> None:
     from delrec_hf.runs.pipeline import run_recipe  # loads torch: seconds
 
     run_recipe(recipe, only=stage.name if stage else None)
+
+
+def _study(known: argparse.Namespace, flags: Sequence[str]) -> None:
+    from delrec_hf.runs.recipe import load_recipe
+    from delrec_hf.runs.study import run_study
+
+    run_study(load_recipe(known.config, flags))
 
 
 def _inspect(known: argparse.Namespace, flags: Sequence[str]) -> None:

@@ -38,27 +38,9 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
         InputError: If the runs measured different users.
     """
     results = [read_json(folder / "results.json") for folder in folders]
-    tables = [pq.read_table(folder / "logs" / USERS_FILE) for folder in folders]
-    for folder, table in zip(folders, tables, strict=True):
-        if table["user_id"] != tables[0]["user_id"]:
-            raise InputError(
-                f"{folder} measured other users than {folders[0]}; evaluate both again with the "
-                "same `evaluate.max_users` and `evaluate.seed`"
-            )
-    measured = [_per_user(table) for table in tables]
+    table, per_user = of_users(folders)
     teacher = next((name for name in results[0]["systems"] if name.startswith("teacher/")), "")
-    names = {
-        name: teacher if name == "teacher" else name
-        for name in measured[0]
-        if all(name in one for one in measured)
-    }
-    per_user = {
-        name: {
-            metric: np.stack([one[name][metric] for one in measured])
-            for metric in measured[0][name]
-        }
-        for name in names
-    }
+    names = {name: teacher if name == "teacher" else name for name in per_user}
     systems = {
         names[name]: {
             **means(metrics),
@@ -77,7 +59,39 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
         },
         "systems": systems,
         "comparisons": comparisons(per_user, names),
-        **_slices(tables[0], per_user, names),
+        **_slices(table, per_user, names),
+    }
+
+
+def of_users(
+    folders: Sequence[Path],
+) -> tuple[pa.Table, dict[str, dict[str, FloatArray]]]:
+    """Return who was measured, and each system's metrics of each seed and user.
+
+    Args:
+        folders: The seeds' runs, all of the same users.
+
+    Returns:
+        The first seed's per-user file, and system to metric to `(seeds, users)` values.
+
+    Raises:
+        InputError: If the runs measured different users.
+    """
+    tables = [pq.read_table(folder / "logs" / USERS_FILE) for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        if table["user_id"] != tables[0]["user_id"]:
+            raise InputError(
+                f"{folder} measured other users than {folders[0]}; evaluate both again with the "
+                "same `evaluate.max_users` and `evaluate.seed`"
+            )
+    measured = [_per_user(table) for table in tables]
+    return tables[0], {
+        name: {
+            metric: np.stack([one[name][metric] for one in measured])
+            for metric in measured[0][name]
+        }
+        for name in measured[0]
+        if all(name in one for one in measured)
     }
 
 

@@ -1,6 +1,7 @@
 """Running the stages of a recipe: finished ones are skipped, killed ones go on where they were."""
 
 import shutil
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from delrec_hf.instructions.templates import load_domain
 from delrec_hf.logging import get_logger
 from delrec_hf.runs.order import STAGES, Stage
 from delrec_hf.runs.prints import stage_step
-from delrec_hf.runs.recipe import TRAININGS, Recipe
+from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.run import Run
 from delrec_hf.runs.seeds import run_seeds
 from delrec_hf.runs.stages import WORK
@@ -40,7 +41,7 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     if state.num_processes > 1:
         logger.info("%d processes share the work", state.num_processes)
     stages = [stage for stage in STAGES if only is None or _takes_part(stage, only, recipe)]
-    _check_sections(recipe, [section for stage in stages for section in stage.sections])
+    check_sections(recipe, [section for stage in stages for section in stage.sections])
     _check_folder(recipe.output_dir)
     prints: dict[str, str] = {}
     finished: set[str] = set()
@@ -81,14 +82,19 @@ def _refuse_unfinished(stage: Stage, only: str | None, recipe: Recipe) -> None:
         )
 
 
-def _check_sections(recipe: Recipe, needed: list[str]) -> None:
-    """Find every mistake in the recipe before the first stage works for an hour."""
+def check_sections(recipe: Recipe, needed: Iterable[str]) -> None:
+    """Find every mistake in the recipe before the first stage works for an hour.
+
+    Args:
+        recipe: The recipe.
+        needed: The sections that its stages read, besides those that it names.
+
+    Raises:
+        InputError: If a section cannot be used.
+    """
     run = Run(recipe)
     for section in dict.fromkeys([*needed, *recipe.sections]):
-        if section in TRAININGS:
-            run.trainer_settings(section, section)
-        else:
-            recipe.settings(section)
+        run.settings(section)
     load_domain(recipe.settings("data").domain)
 
 

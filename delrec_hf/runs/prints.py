@@ -30,7 +30,8 @@ def stage_step(stage: Stage, recipe: Recipe, before: Mapping[str, str], finished
     """
     settings = _settings(stage, recipe)
     print_ = _fingerprint(stage, recipe, settings, before, finished)
-    return Step(stage.name, print_, settings, stage.writes)
+    controls = settings["finetune"]["controls"] if stage.name == "finetune" else ()
+    return Step(stage.name, print_, settings, (*stage.writes, *controls))
 
 
 def training_step(name: str, recipe: Recipe, before: Mapping[str, str]) -> Step:
@@ -56,10 +57,11 @@ def all_steps(recipe: Recipe) -> list[Step]:
     steps: list[Step] = []
     prints: dict[str, str] = {}
     for stage in STAGES:
+        step = stage_step(stage, recipe, prints, set(prints))
         if stage.name == "finetune":
-            trained = [*Run(recipe).trainer_settings("finetune", "finetune").controls, "delrec"]
+            trained = (*step.settings["finetune"]["controls"], "delrec")
             steps += [training_step(name, recipe, prints) for name in trained]
-        steps.append(stage_step(stage, recipe, prints, set(prints)))
+        steps.append(step)
         prints[stage.name] = steps[-1].print_
     return steps
 
@@ -68,11 +70,12 @@ def _settings(stage: Stage, recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Return the settings that decide a stage's outcome, defaults filled in, by section."""
     found = {}
     for section in stage.sections:
-        if section in TRAININGS:
-            config = Run(recipe).trainer_settings(section, section)
-            found[section] = deciding_settings(config, recipe.sections.get(section, {}))
-        else:
-            found[section] = asdict(recipe.settings(section))
+        config = Run(recipe).settings(section)
+        found[section] = (
+            deciding_settings(config, recipe.sections.get(section, {}))
+            if section in TRAININGS
+            else asdict(config)
+        )
     if stage.name == "prepare":
         found["data"]["path"] = recipe.settings("data").dataset_name
     if stage.name == "evaluate" and "backbone" in recipe.sections:

@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
 TRAININGS = ("teacher", "distil", "finetune")
 """Sections whose settings are TrainingArguments."""
 
-_TOP = ("output_dir", "seeds")
+_TOP = ("output_dir", "seeds", "study")
 """What stands in a recipe beside its sections."""
 
 _SIMPLE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -55,6 +55,7 @@ class Recipe:
         output_dir: Folder of the run.
         sections: Keys given for each section, as plain values; what is not given keeps the default.
         seeds: Seeds of teacher and both stages, to run all once for each; none: the sections' own.
+        study: What `delrec study` changes, one thing at a time.
         shared_dir: Folder of what the runs of several seeds share; None: a run of its own.
         siblings: Folders of other runs, whose output is taken where it is of the same inputs and
             settings.
@@ -63,6 +64,7 @@ class Recipe:
     output_dir: Path
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    study: dict[str, Any] = field(default_factory=dict)
     shared_dir: Path | None = None
     siblings: tuple[Path, ...] = ()
 
@@ -124,9 +126,10 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
         else:
             content.setdefault(target, {})[key] = value
     output_dir, given = content.pop("output_dir", None), content.pop("seeds", None)
+    study = content.pop("study", {})
     if not isinstance(output_dir, str):
         raise InputError("no folder for the run; set `output_dir` in the recipe or --output_dir")
-    return Recipe(Path(output_dir), content, _seeds(given))
+    return Recipe(Path(output_dir), content, _seeds(given), study)
 
 
 def _seeds(given: Any) -> tuple[int, ...]:
@@ -171,6 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"recipe {path} holds no sections; expected {', '.join(SECTIONS)}")
     for name, value in content.items():
         if name in _TOP:
+            content[name] = _from_recipe(path.parent, value) if name == "study" else value
             continue
         if name not in SECTIONS:
             raise InputError(
@@ -188,6 +192,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _from_recipe(folder: Path, value: Any) -> Any:
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str(folder / value)
+    if isinstance(value, list):
+        return [_from_recipe(folder, one) for one in value]
+    if isinstance(value, dict):
+        return {key: _from_recipe(folder, one) for key, one in value.items()}
     return value
 
 

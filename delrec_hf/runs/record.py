@@ -85,7 +85,16 @@ class RunRecord:
 
     def take(self, stage: str, other: "RunRecord") -> None:
         """Record a stage as another run's record has it, its outputs having been copied."""
-        self._write(self.stages | {stage: other.stages[stage]})
+        self._write(self.stages | {stage: {**other.stages[stage], "copied": True}})
+
+    def seconds(self) -> float:
+        """Return how long this run itself has worked on its stages."""
+        # Those of stage 2's trainings are in the stage's own.
+        return sum(
+            one["seconds"]
+            for name, one in self.stages.items()
+            if "/" not in name and not one.get("copied")
+        )
 
     def _write(self, stages: Mapping[str, Any]) -> None:
         facts = {"versions": library_versions(), "machine": machine()}

@@ -22,7 +22,7 @@ from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.ranking.calibration import Calibration
 from delrec_hf.ranking.scoring import Scoring, ScoringKind
 from delrec_hf.resources import resource
-from delrec_hf.runs.recipe import Recipe
+from delrec_hf.runs.recipe import TRAININGS, Recipe
 from delrec_hf.teachers.folds import load_label_teacher, refuse_in_sample
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import read_predictions, score_candidates
@@ -64,6 +64,12 @@ class Run:
     def domain(self) -> Domain:
         """How the items are spoken about."""
         return load_domain(self.prepared.info["domain"])
+
+    def settings(self, section: str) -> Any:
+        """Return a section as the stages see it."""
+        if section in TRAININGS:
+            return self.trainer_settings(section, section)
+        return self.recipe.settings(section)
 
     def trainer_settings(self, section: str, stage: str) -> Any:
         """Return a section of TrainingArguments whose checkpoints go to `checkpoints/STAGE`."""
