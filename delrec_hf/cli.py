@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 2 on bad input, after one line on stderr, 1 where `audit --fail_on` has its
-        finding. A fault raises (exit code 1).
+        finding or `check` a number that does not hold. A fault raises (exit code 1).
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -96,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.html",
         help="the page (default: report.html in the run's folder, or in the one that all lie in)",
     )
+    check = _add(commands, "check", "compare a rerun with the results that were published", _check)
+    check.add_argument("rerun", metavar="RUN", help="folder of the rerun, or its results.json")
+    check.add_argument(
+        "--against", metavar="RESULTS.json", required=True, help="the published results"
+    )
+    check.epilog = "Exit code 1 if a number is outside its published 95 % interval."
     add_model_commands(lambda *named: _add(commands, *named))
     return parser
 
@@ -210,6 +216,16 @@ def _report(known: argparse.Namespace, _: Sequence[str]) -> None:
         [Path(one) for one in known.runs], Path(known.output) if known.output else None
     )
     print(page)
+
+
+def _check(known: argparse.Namespace, _: Sequence[str]) -> int:
+    from delrec_hf.evaluation.check import check, format_checks
+    from delrec_hf.reporting.reading import read_runs
+
+    rerun, published = (one.results for one in read_runs([Path(known.rerun), Path(known.against)]))
+    found = check(rerun, published)
+    print(format_checks(found, rerun, published))
+    return int(not all(one.holds for one in found))
 
 
 def _audit(known: argparse.Namespace, flags: Sequence[str]) -> int:
