@@ -1,6 +1,6 @@
 """The figures of results: what was measured, what differs, who gains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ from delrec_hf.reporting.wording import adjusted, decimal, heading, over, printa
 
 KINDS = ("baseline", "teacher", "language model", "fused with the teacher")
 _ROW = 0.29
-_LONGEST = 24
+LONGEST = 24
+"""Characters of a label; longer ones are cut."""
 
 
 @styled
@@ -43,13 +44,13 @@ def measured(runs: Sequence[FinishedRun], metric: str, name: str) -> Picture:
             if value is None:
                 continue
             look = KINDS.index(kind(system)) if len(runs) == 1 else place
-            label = kind(system) if len(runs) == 1 else printable(run.name, _LONGEST)
+            label = kind(system) if len(runs) == 1 else printable(run.name, LONGEST)
             bounds = interval(run.systems[system], metric)
             _dot(axes, value, row + shift, bounds, look, "" if label in named else label)
             named.add(label)
             if len(runs) == 1:
                 _beside(axes, row, decimal(value))
-    _rows(axes, [printable(one, _LONGEST) for one in systems])
+    _rows(axes, [printable(one, LONGEST) for one in systems])
     limit = number(runs[0].protocol.get("best_hr_at_1")) if metric == EXPECTED_HR else None
     if limit is not None:
         axes.axvline(limit, color=INK, linestyle=":", linewidth=1.2, label="limit")
@@ -100,27 +101,52 @@ def differences(run: FinishedRun, metric: str, name: str) -> Picture | None:
     return picture(figure, name, f"Paired differences in {heading(metric)}", caption, said)
 
 
-@styled
 def ablations(run: FinishedRun, metric: str, name: str) -> Picture | None:
     """Draw what DELRec loses without one of its parts, as bars from DELRec's own value."""
-    found = [one for one in ablated(run) if one["metric"] == metric]
+    found = {
+        one["b"]: (-one["difference"], [-bound for bound in reversed(interval(one) or ())])
+        for one in ablated(run)
+        if one["metric"] == metric
+    }
+    title = f"{heading(metric)} of DELRec without its parts"
+    return bars(found, metric, name, title, "DELRec as a whole")
+
+
+@styled
+def bars(
+    found: Mapping[str, tuple[float, Sequence[float]]],
+    metric: str,
+    name: str,
+    title: str,
+    whole: str,
+) -> Picture | None:
+    """Draw differences as bars to the left and to the right.
+
+    Args:
+        found: What differs, to its difference and the bounds of that, if there are any.
+        metric: By what they are measured.
+        name: Of the picture.
+        title: Of the picture.
+        whole: What they differ from.
+    """
     if not found:
         return None
     figure, axes = new_figure(_ROW * 1.2 * len(found) + 0.8)
-    for row, one in enumerate(found):
-        axes.barh(row, -one["difference"], height=0.55, color=SERIES[0])
-        bounds = interval(one)
-        if bounds is not None:
-            axes.plot([-bounds[1], -bounds[0]], [row, row], color=INK, linewidth=1.3)
-        _beside(axes, row, decimal(-one["difference"], sign=True))
+    for row, (value, bounds) in enumerate(found.values()):
+        axes.barh(row, value, height=0.55, color=SERIES[0])
+        if bounds:
+            axes.plot(bounds, [row, row], color=INK, linewidth=1.3)
+        _beside(axes, row, decimal(value, sign=True))
     axes.axvline(0, color=INK, linewidth=1)
-    _rows(axes, [_short(one["b"]) for one in found])
+    _rows(axes, [_short(one) for one in found])
     axes.set_xlabel(f"{heading(metric)}, difference to delrec")
-    said = ", ".join(f"{one['b']} {decimal(-one['difference'], True)}" for one in found)
-    caption = "Bars to the left: worse than DELRec as a whole"
+    said = ", ".join(
+        f"{printable(one)} {decimal(value, True)}" for one, (value, _) in found.items()
+    )
+    caption = f"Bars to the left: worse than {whole}"
     caption += " (log-loss: better)" if metric == LOG_LOSS else ""
     caption += "; thin lines: 95 % intervals."
-    return picture(figure, name, f"{heading(metric)} of DELRec without its parts", caption, said)
+    return picture(figure, name, title, caption, said)
 
 
 @styled
@@ -245,4 +271,4 @@ def _beside(axes: Axes, row: float, text: str) -> None:
 
 
 def _short(name: Any) -> str:
-    return printable(name, _LONGEST)
+    return printable(name, LONGEST)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.study import STUDY_FILE
 from delrec_hf.files import read_json
 
 RESULTS_FILE = "results.json"
@@ -29,6 +30,7 @@ class FinishedRun:
         logs: Name of a training to its history of each seed, a list of what was logged.
         data: Content of data/info.json.
         findings: What `delrec audit` found; None: it was not run.
+        study: Content of study.json, what `delrec study` found; empty: it was not run.
     """
 
     name: str
@@ -38,6 +40,7 @@ class FinishedRun:
     logs: Logs = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     findings: list[dict[str, Any]] | None = None
+    study: dict[str, Any] = field(default_factory=dict)
 
     @property
     def systems(self) -> dict[str, dict[str, Any]]:
@@ -129,7 +132,8 @@ def _read(path: Path, place: Path) -> FinishedRun:
         record=_mapping(first / "run.json"),
         logs=_logs(ones or [place]),
         data=_mapping(first / "data" / "info.json"),
-        findings=_findings(place / "audit.json"),
+        findings=_findings(place / "audit.json") or _findings(first / "audit.json"),
+        study=_study(place / STUDY_FILE),
     )
 
 
@@ -184,6 +188,20 @@ def _findings(path: Path) -> list[dict[str, Any]] | None:
     if not isinstance(findings, list) or not all(isinstance(one, dict) for one in findings):
         raise InputError(f"{path} holds no `findings`; run `delrec audit` again")
     return findings
+
+
+def _study(path: Path) -> dict[str, Any]:
+    content = _mapping(path)
+    variants = content.get("variants", [])
+    if isinstance(variants, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("name"), str)
+        and all(isinstance(one.get(name), dict) for name in ("changes", "systems"))
+        and isinstance(one.get("comparisons"), list)
+        for one in variants
+    ):
+        return content
+    raise InputError(f"{path} is not what a study found; run `delrec study` again")
 
 
 def _names(places: Sequence[Path]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from delrec_hf.evaluation.metrics import LOG_LOSS
 from delrec_hf.logging import progress
-from delrec_hf.reporting import curves, figures, provenance, tables, wording
+from delrec_hf.reporting import curves, figures, provenance, study, tables, wording
 from delrec_hf.reporting.drawing import Picture
 from delrec_hf.reporting.reading import FinishedRun
 from delrec_hf.reporting.sweep import differing, find_sweep
@@ -143,7 +143,26 @@ def _measured(run: FinishedRun, prefix: str) -> list[Section]:
             "Ablations",
             pictures=[figures.ablations(run, one, f"{prefix}ablations-{n}") for n, one in metrics],
         ),
+        _study(run, prefix, metrics),
     ]
+
+
+def _study(run: FinishedRun, prefix: str, metrics: Sequence[tuple[int, str]]) -> Section:
+    """Return what changes when one thing in the recipe is changed."""
+    swept = study.sweeps(run)
+    return Section(
+        "study",
+        "One thing changed at a time",
+        words=study.words(run),
+        pictures=[
+            *(study.differences(run, one, f"{prefix}study-{n}") for n, one in metrics),
+            *(
+                curves.over_setting(runs, sweep, metrics[0][1], f"{prefix}study-curve-{n}")
+                for n, (sweep, runs) in enumerate(swept, start=1)
+            ),
+        ],
+        tables=[study.table(run, one) for _, one in metrics],
+    )
 
 
 def _taken_apart(run: FinishedRun, prefix: str) -> list[Section]:

@@ -10,6 +10,8 @@ from delrec_hf.reporting.reading import FinishedRun, number
 SWEPT = {
     "distil.num_virtual_tokens": "virtual tokens of the soft prompt",
     "finetune.max_train_users": "users whose true next items stage 2 sees",
+    "teacher.top_h": "items of the teacher's list (h)",
+    "data.history_length": "items of a history",
 }
 """Settings that runs are made to differ in, and their words on the axis of a curve."""
 

@@ -78,9 +78,32 @@ def write_run(folder: Path, shift: float = 0.0, **settings: Any) -> Path:
     write(folder / "logs" / "distil.json", _stage_1())
     for name in ("model", "lora-only"):
         write(folder / "logs" / f"{name}.json", _stage_2())
+    write(folder / "study.json", study())
     finding = {"code": "sorted-by-id", "severity": "error", "value": 0.91, "expected": 0.5}
     write(folder / "audit.json", {"findings": [{**finding, "explanation": f"Mind {NASTY}"}]})
     return folder
+
+
+def study() -> dict[str, Any]:
+    """Return the content of a study.json: three lengths of the prompt, and a thing by hand."""
+    found = results()
+    changes = {f"distil.num_virtual_tokens={one}": one for one in (4, 96)}
+    variants = [
+        *(
+            {"name": name, "changes": {"distil.num_virtual_tokens": changes[name]}}
+            for name in changes
+        ),
+        {"name": f"other titles {NASTY}", "changes": {"data.path": "b", "data.seed": 3}},
+    ]
+    for place, one in enumerate(variants):
+        shift = 0.1234 * place
+        one |= {"systems": results(shift)["systems"], "seconds": 3600.0, "comparisons": []}
+        for metric in ("hr@1", "ndcg@10", "log_loss"):
+            entry = {"a": f"delrec, {one['name']}", "b": "delrec", "metric": metric}
+            entry |= {"difference": shift, "ci95": [shift - 0.01, shift + 0.02], "p": 0.01}
+            entry |= {"p_holm": 0.04 if place else 0.9, "users": 600, "seeds": 1}
+            one["comparisons"] += [entry, {**entry, "b": "lora-only"}]
+    return {"systems": found["systems"], "variants": variants, "seconds": 1.0}
 
 
 def write(path: Path, content: Any) -> None:

@@ -1,3 +1,4 @@
+import html
 import re
 import shutil
 from collections.abc import Callable
@@ -8,6 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from delrec_hf.errors import InputError
 from delrec_hf.reporting.page import write_report
 from tests.browser import keep_picture
 from tests.reporting.finished import SYSTEMS, results, write, write_run
@@ -17,6 +19,7 @@ PARTS = {
     "results",
     "comparisons",
     "ablations",
+    "study",
     "training",
     "slices",
     "audit",
@@ -84,11 +87,34 @@ def test_one_run_fills_every_part(page: Path) -> None:
     assert "what other users did after a test target was" in " ".join(text.split())
 
 
+def test_a_study_says_what_is_shown_to_differ_and_what_it_cost(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("<wbr>", "")
+    (part,) = re.findall(r'<section id="study".*?</section>', text, flags=re.DOTALL)
+    said = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", part)).split())
+    assert "The recipe and 3 variants of it" in said
+    differing = said.split("differs from the recipe's in:")[1].split("It took")[0]
+    assert "distil.num_virtual_tokens=96 (+0.123), other titles" in differing
+    assert "=4" not in differing
+    assert "It took 3 h 0 min in all" in said
+    pictures = {one.name for one in (page.parent / "report").iterdir()}
+    assert {"study-1.png", "study-curve-1.png"} <= pictures
+    assert "study-curve-2.png" not in pictures
+    assert ">num_virtual_tokens=96</text>" in part
+
+
+@pytest.mark.parametrize("broken", ['{"variants": 3}', '{"variants": [{"name": "a"}]}', "[]"])
+def test_a_broken_study_is_refused(tmp_path: Path, broken: str) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "study.json").write_text(broken)
+    with pytest.raises(InputError, match=re.escape(str(run / "study.json"))):
+        write_report([run])
+
+
 def test_what_is_missing_is_named_at_the_end_and_has_no_section(tmp_path: Path) -> None:
     write(tmp_path / "mine.json", {**results(), "slices": []})
     text = write_report([tmp_path / "mine.json"]).read_text(encoding="utf-8")
     assert "<h1>mine</h1>" in text
-    there = PARTS - {"slices", "audit", "environment", "commands"}
+    there = PARTS - {"slices", "audit", "environment", "commands", "study"}
     assert set(re.findall(r'<section id="([^"]+)"', text)) == there
     missing = text.split('id="not-measured"')[1]
     for what in ("delrec audit", "training curves", "run.json", "--seeds", "delrec/no-rps"):
