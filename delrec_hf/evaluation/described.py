@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from delrec_hf.data.prepared import PreparedData
-from delrec_hf.errors import InputError, suggest
 from delrec_hf.evaluation.evaluator import Scores
 from delrec_hf.evaluation.lists import LENGTH, FloatArray, list_properties, top_lists
+from delrec_hf.evaluation.metadata import metadata
 from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.histories import flatten
 
@@ -44,20 +44,16 @@ class Describer:
         Raises:
             InputError: If the items have no such column.
         """
-        known = prepared.items.column_names
         if column is None:
+            known = prepared.items.column_names
             column = next((name for name in CATEGORY_COLUMNS if name in known), None)
-        elif column not in known:
-            raise InputError(
-                f"`evaluate.diversity_column` is `{column}`; the items have {', '.join(known)}"
-                f"{suggest(column, known)}"
-            )
-        values = None if column is None else prepared.items[column][:]
         return cls(
             Popularity.fit(prepared).counts,
             int((np.array(prepared.sequences["train_end"][:]) > 0).sum()),
             column,
-            None if values is None else ["" if one is None else str(one) for one in values],
+            None
+            if column is None
+            else metadata(prepared.items, column, "evaluate.diversity_column"),
         )
 
     def facts(self, scores: Scores, names: Mapping[str, str]) -> dict[str, Any]:

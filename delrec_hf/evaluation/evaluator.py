@@ -1,10 +1,10 @@
 """The scores of several systems over the same users' candidates, and weights that fit them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,13 @@ class EvaluateConfig:
         metadata={
             "help": "metadata that the diversity of lists goes by, values parted by |; default: "
             "genres, genre, categories or category, where there is one"
+        },
+    )
+    slice_columns: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "metadata of the target that users are grouped by as well, values parted by |, "
+            "as genres and year; default: none"
         },
     )
     scoring: Literal["sum", "mean", "calibrated"] = field(
@@ -144,7 +151,7 @@ class Scores:
         examples: The examples that are measured.
         chances: `(users, candidates)` how likely each candidate is the target, where the data's
             rule is known.
-        seen: `(users,)` in how many training interactions each target stands, where that is told.
+        facts: What users are grouped by, to `(users,)` values.
         left_out: `(users, candidates)` candidates that cannot be ranked, if there are any.
         by_system: System name to `(users, candidates)` scores of the examples.
         on_validation: The same of the validation examples, but for fusions.
@@ -156,7 +163,7 @@ class Scores:
     validation: Dataset
     examples: Dataset
     chances: FloatArray | None = None
-    seen: IntArray | None = None
+    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     left_out: npt.NDArray[np.bool_] | None = None
     by_system: dict[str, FloatArray] = field(default_factory=dict)
     on_validation: dict[str, FloatArray] = field(default_factory=dict)
@@ -183,6 +190,10 @@ class Scores:
             return
         self._fit(name, parts)
         self.by_system[name] = self.weights[name].log_chances(self.by_system)
+
+    def measured(self) -> dict[str, dict[str, FloatArray]]:
+        """Return every metric of every example by every system, `(users,)` each."""
+        return {system: self.per_user(system) for system in self.by_system}
 
     def per_user(self, system: str) -> dict[str, FloatArray]:
         """Return every metric of every example, `(users,)` each."""

@@ -12,10 +12,19 @@ from delrec_hf.evaluation.claims import (
     p_value,
     side,
 )
+from delrec_hf.evaluation.slices import by_kind
 
 _LISTS_NOTE = (
     "Lists: share of the catalogue that they cover; Gini of how often items stand in them (0: all "
     "alike); training interactions of their items (popularity); bits of surprise (novelty)."
+)
+
+FEW = " *"
+"""Marks a group of fewer than `LEAST_USERS` users."""
+
+GROUPS_NOTE = (
+    f"Groups:{FEW} fewer than {LEAST_USERS} users, too few to claim anything about. Differences in "
+    "groups are not corrected for their number; a target with several values counts in each."
 )
 
 
@@ -39,22 +48,34 @@ def notes(results: Mapping[str, Any]) -> list[str]:
             "LOG-LOSS: minus the log-chance of the target among the candidates, in nats; lower is "
             "better. The weights that make chances of scores are fitted on validation users."
         )
-    order = {name: one.get("order_sensitivity") for name, one in systems.items()}
-    changed = [f"{name} {share:.3f}" for name, share in order.items() if share is not None]
-    if changed:
-        found.append(
-            "Share of first choices that change when the candidates are listed in another order: "
-            + ", ".join(changed)
-            + "."
-        )
+    if changed := changed_choices(systems):
+        found.append(changed)
     found += [
         f"{name} = {weighed(one['weights'])}." for name, one in systems.items() if _fuses(one)
     ]
+    if any(len(groups) > 1 for groups in by_kind(results.get("slices", [])).values()):
+        found.append(GROUPS_NOTE)
     if any(results.get(block, {}).get("lists") for block in ("retrieved", "whole_catalogue")):
         found.append(_LISTS_NOTE)
     if any("ci95" in system for system in systems.values()):
         found.append(_brackets(results.get("protocol", {})))
     return found + _claims(results.get("comparisons", []))
+
+
+def changed_choices(systems: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say how much rankings hang on the order of their candidates; nothing where none does.
+
+    >>> changed_choices({"delrec": {"order_sensitivity": 0.25}, "random": {"hr@1": 0.1}})
+    'Share of first choices that change when candidates are listed in another order: delrec 0.250.'
+    """
+    shown = []
+    for name, one in systems.items():
+        if "order_sensitivity" in one:
+            spread = one.get("sd", {}).get("order_sensitivity")
+            varies = "" if spread is None else f" ± {spread:.3f}"
+            shown.append(f"{name} {one['order_sensitivity']:.3f}{varies}")
+    words = "Share of first choices that change when candidates are listed in another order"
+    return f"{words}: {', '.join(shown)}." if shown else ""
 
 
 def weighed(parts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -4,7 +4,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delrec_hf.evaluation.cells import (
+    UNKNOWN,
+    heading,
+    interval,
+    number,
+    over_seeds,
+    paired,
+    shortened,
+)
 from delrec_hf.evaluation.claims import p_value
+from delrec_hf.evaluation.groups import of_slices
 from delrec_hf.evaluation.metrics import EXPECTED_HR
 from delrec_hf.evaluation.notes import notes
 from delrec_hf.evaluation.table import Table, escape, markdown, one_line, plain_text
@@ -15,8 +25,6 @@ SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@10", "mrr", "log_loss")
 WITH_INTERVAL = ("hr@1", "ndcg@10")
 """Metrics that show their 95 % interval in the table; results.json holds all of them."""
 
-_LONGEST_NAME = 22
-_UNKNOWN = "-"
 _DRAWN = {
     "uniform": "uniform draws",
     "popularity": "drawn by popularity",
@@ -79,10 +87,12 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     found = [_systems(results.get("systems", {})), _expected(results), _spread(results)]
     if results.get("comparisons"):
         found.append(_comparisons(results["comparisons"]))
-    found += _slices(results.get("slices", []))
+    found += of_slices(results.get("slices", []))
+    seeds = results.get("protocol", {}).get("seeds")
     for block, table in (("retrieved", _retrieved), ("whole_catalogue", _whole_catalogue)):
         if results.get(block):
-            found += [table(results[block]), _lists(results[block].get("lists", {}))]
+            held = {**results[block], "protocol": {**results[block]["protocol"], "seeds": seeds}}
+            found += [table(held), _spread(held), _lists(held.get("lists", {}))]
     if results.get("distillation"):
         found.append(_agreement(results["distillation"]))
     return [table for table in found if table.rows]
@@ -99,21 +109,21 @@ def _systems(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for name, system in systems.items():
         cells = [_metric(system, metric) for metric in SHOWN]
-        rows.append([_shortened(name), *cells, _seconds(system.get("seconds"))])
-    headers = ["system", *(_heading(metric) for metric in SHOWN), "seconds"]
-    if all(row[-1] == _UNKNOWN for row in rows):
+        rows.append([shortened(name), *cells, _seconds(system.get("seconds"))])
+    headers = ["system", *(heading(metric) for metric in SHOWN), "seconds"]
+    if all(row[-1] == UNKNOWN for row in rows):
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     return Table("Systems", headers, rows)
 
 
 def _expected(results: Mapping[str, Any]) -> Table:
     rows = [
-        [_shortened(name), _number(one[EXPECTED_HR]) + _interval(one["ci95"][EXPECTED_HR])]
+        [shortened(name), number(one[EXPECTED_HR]) + interval(one["ci95"][EXPECTED_HR])]
         for name, one in results.get("systems", {}).items()
         if EXPECTED_HR in one
     ]
     if rows:
-        rows.append(["limit", _number(results.get("protocol", {}).get("best_hr_at_1"))])
+        rows.append(["limit", number(results.get("protocol", {}).get("best_hr_at_1"))])
     return Table("Expected HR@1", ["system", "expected HR@1 [95 %]"], rows)
 
 
@@ -126,70 +136,51 @@ def _spread(results: Mapping[str, Any]) -> Table:
     ]
     rows = [
         [
-            _shortened(name),
-            *(f"{_number(one[metric])} ± {_number(one['sd'][metric])}" for metric in metrics),
+            shortened(name),
+            *(over_seeds(one, metric) for metric in metrics),
         ]
         for name, one in systems.items()
     ]
-    seeds = len(results.get("protocol", {}).get("seeds", []))
+    seeds = len(results.get("protocol", {}).get("seeds") or [])
     title = f"Mean and standard deviation over {seeds} seeds"
-    return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
+    return Table(title, ["system", *(heading(metric) for metric in metrics)], rows)
 
 
 def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [
-            f"{_shortened(one['a'])} - {_shortened(one['b'])}",
-            _heading(one["metric"]),
-            f"{_number(one.get('difference'), sign=True)}{_interval(one.get('ci95'), sign=True)}",
-            *(p_value(one[key]) if key in one else _UNKNOWN for key in ("p", "p_holm")),
+            f"{shortened(one['a'])} - {shortened(one['b'])}",
+            heading(one["metric"]),
+            paired(one),
+            *(p_value(one[key]) if key in one else UNKNOWN for key in ("p", "p_holm")),
         ]
         for one in comparisons
     ]
     headers = ["paired difference", "metric", "difference [95 %]", "p", "Holm p"]
-    if all(row[-1] == _UNKNOWN for row in rows):  # of an earlier version
+    if all(row[-1] == UNKNOWN for row in rows):  # of an earlier version
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     return Table("Comparisons, user by user", headers, rows, left=2)
-
-
-def _slices(slices: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Return a table for each metric that the groups of targets differ in, if they are several."""
-    if len(slices) < 2:
-        return []
-    groups = [f"{one['seen']} ({one['users']})" for one in slices]
-    return [
-        Table(
-            f"{_heading(metric)} by how often the target was met in training (users)",
-            ["system", *groups],
-            [
-                [_shortened(name), *(_number(one["systems"][name].get(metric)) for one in slices)]
-                for name in slices[0]["systems"]
-            ],
-        )
-        for metric in ("ndcg@10", "log_loss")
-        if any(metric in system for system in slices[0]["systems"].values())
-    ]
 
 
 def _retrieved(retrieved: Mapping[str, Any]) -> Table:
     metrics = ("hr@1", "hr@10", "ndcg@10")
     rows = [
-        [_shortened(name), *(_metric(system, metric) for metric in metrics)]
+        [shortened(name), *(_metric(system, metric) for metric in metrics)]
         for name, system in retrieved["systems"].items()
     ]
     protocol = retrieved["protocol"]
     title = (
         f"End to end: best {protocol['num_candidates']} of the catalogue by "
-        f"{_shortened(protocol['retriever'])}, reranked; "
-        f"{_number(retrieved['recall_ceiling'])} of the targets are there"
+        f"{shortened(protocol['retriever'])}, reranked; "
+        f"{over_seeds(retrieved, 'recall_ceiling')} of the targets are there"
     )
-    return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
+    return Table(title, ["system", *(heading(metric) for metric in metrics)], rows)
 
 
 def _whole_catalogue(whole: Mapping[str, Any]) -> Table:
     metrics = ("hr@1", "hr@10", "ndcg@10", "mrr")
     rows = [
-        [_shortened(name), *(_metric(system, metric) for metric in metrics)]
+        [shortened(name), *(_metric(system, metric) for metric in metrics)]
         for name, system in whole["systems"].items()
     ]
     protocol = whole["protocol"]
@@ -197,14 +188,14 @@ def _whole_catalogue(whole: Mapping[str, Any]) -> Table:
         f"Whole catalogue: all {protocol['num_candidates']} items but those seen before, "
         f"{protocol['users']} users"
     )
-    return Table(title, ["system", *(_heading(metric) for metric in metrics)], rows)
+    return Table(title, ["system", *(heading(metric) for metric in metrics)], rows)
 
 
 def _lists(lists: Mapping[str, Any]) -> Table:
     systems = lists.get("systems", {})
-    shown = {name: None for one in systems.values() for name in one}
+    shown = {name: None for one in systems.values() for name in one if name != "sd"}
     rows = [
-        [_shortened(name), *(_number(one.get(column)) for column in shown)]
+        [shortened(name), *(over_seeds(one, column) for column in shown)]
         for name, one in systems.items()
     ]
     title = f"What these lists of {lists.get('length')} are like"
@@ -216,9 +207,9 @@ def _lists(lists: Mapping[str, Any]) -> Table:
 def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
         [
-            _shortened(name),
-            f"{_number(one.get('agreement'))}{_interval(one.get('ci95'))}",
-            one_line(one.get("users", _UNKNOWN)),
+            shortened(name),
+            f"{over_seeds(one, 'agreement')}{interval(one.get('ci95'))}",
+            one_line(one.get("users", UNKNOWN)),
         ]
         for name, one in distillation.items()
     ]
@@ -226,37 +217,15 @@ def _agreement(distillation: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(title, ["system", "agreement [95 %]", "users"], rows)
 
 
-def _heading(metric: Any) -> str:
-    return str(metric).upper().replace("_", "-")
-
-
 def _metric(system: Mapping[str, Any], metric: str) -> str:
-    shown = _number(system.get(metric))
+    shown = number(system.get(metric))
     if metric in WITH_INTERVAL:
-        shown += _interval(system.get("ci95", {}).get(metric))
+        shown += interval(system.get("ci95", {}).get(metric))
     return shown
 
 
-def _number(value: Any, sign: bool = False) -> str:
-    if not isinstance(value, int | float):
-        return _UNKNOWN
-    return f"{value:+.3f}" if sign else f"{value:.3f}"
-
-
-def _interval(bounds: Any, sign: bool = False) -> str:
-    if bounds is None:
-        return ""
-    low, high = (_number(bound, sign) for bound in bounds)
-    return f" [{low}, {high}]"
-
-
 def _seconds(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, int | float) else _UNKNOWN
-
-
-def _shortened(name: Any) -> str:
-    text = one_line(name)
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    return f"{value:.1f}" if isinstance(value, int | float) else UNKNOWN
 
 
 def _wrapped(text: str) -> str:

@@ -1,7 +1,7 @@
 """What the systems' scores amount to: the content of results.json."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from delrec_hf.logging import get_logger
 from delrec_hf.ranking.weighing import Fusion
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 COMPARED_METRICS = ("hr@1", EXPECTED_HR, "ndcg@10", LOG_LOSS)
 
@@ -39,7 +38,7 @@ def summarise(
         config: How titles are scored.
     """
     _name_the_silent(scores)
-    per_user = {system: scores.per_user(system) for system in scores.by_system}
+    per_user = scores.measured()
     names = {system: teacher_name if system == "teacher" else system for system in per_user}
     systems = {
         names[system]: {
@@ -64,28 +63,21 @@ def summarise(
         },
         "systems": systems,
         "comparisons": comparisons(per_user, names),
-        **({} if scores.seen is None else {"slices": slices(per_user, scores.seen, names)}),
+        **({"slices": slices(per_user, scores.facts, names)} if scores.facts else {}),
     }
 
 
-def agreement(
-    choices: Mapping[str, IntArray], teacher_choices: Sequence[int]
-) -> dict[str, dict[str, Any]]:
+def agreement(agreed: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
     """Return how often each model chooses what the teacher ranks first.
 
     Args:
-        choices: Model name to `(users,)` place of the candidate that it scores highest.
-        teacher_choices: `(users,)` place of the teacher's first choice.
+        agreed: Model name to `(users,)` whether it does, 1 or 0, or `(seeds, users)`.
     """
-    agreed = {
-        name: (chosen == np.asarray(teacher_choices)).astype(np.float64)
-        for name, chosen in choices.items()
-    }
     return {
         name: {
             "agreement": float(values.mean()),
-            **({"ci95": _bounds(values, "agreement")} if len(values) > 1 else {}),
-            "users": len(values),
+            **({"ci95": _bounds(values, "agreement")} if values.shape[-1] > 1 else {}),
+            "users": values.shape[-1],
         }
         for name, values in agreed.items()
     }

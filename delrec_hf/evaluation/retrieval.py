@@ -84,10 +84,7 @@ def summarise_retrieved(
         config: How many were retrieved.
         describer: Says what the top lists of those whose target was retrieved are like.
     """
-    per_user = {
-        system: {metric: _end_to_end(found[metric], held) for metric in METRICS}
-        for system, found in ((name, scores.per_user(name)) for name in scores.by_system)
-    }
+    per_user = end_to_end(scores, held)
     names = {system: teacher_name if system == "teacher" else system for system in per_user}
     return {
         "protocol": {
@@ -106,7 +103,16 @@ def summarise_retrieved(
     }
 
 
-def _end_to_end(values: FloatArray, held: npt.NDArray[np.bool_]) -> FloatArray:
-    everybody = np.zeros(len(held))
-    everybody[held] = values
-    return everybody
+def end_to_end(scores: Scores, held: npt.NDArray[np.bool_]) -> dict[str, dict[str, FloatArray]]:
+    """Return each system's metrics of all users, 0 where the target was not retrieved.
+
+    Args:
+        scores: What each system gave to the candidates of the users whose target was retrieved.
+        held: `(users,)` whether each user's target was.
+    """
+    found: dict[str, dict[str, FloatArray]] = {}
+    for system, measured in scores.measured().items():
+        found[system] = {metric: np.zeros(len(held)) for metric in METRICS}
+        for metric in METRICS:
+            found[system][metric][held] = measured[metric]
+    return found

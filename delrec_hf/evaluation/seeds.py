@@ -6,19 +6,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from delrec_hf.errors import InputError
-from delrec_hf.evaluation.results import OVER_USERS, comparisons, means
-from delrec_hf.evaluation.slices import SEEN, slices
+from delrec_hf.evaluation.kept import PerUser, facts_of, of_users
+from delrec_hf.evaluation.results import OVER_USERS, agreement, comparisons, means
+from delrec_hf.evaluation.slices import slices
 from delrec_hf.files import read_json
+from delrec_hf.logging import get_logger
 
 FloatArray = npt.NDArray[np.float64]
 
-USERS_FILE = "users.parquet"
-"""Each user's metrics of each system, in a run's `logs`: columns `user_id`, `target_in_training`
-and `SYSTEM/METRIC`."""
+logger = get_logger(__name__)
 
 
 def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, Any]:
@@ -32,7 +29,8 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
         seeds: Their seeds.
 
     Returns:
-        As `summarise` does, with `sd` for each system, and the fitted `weights` of each seed.
+        As each seed's, with `sd` beside what is a mean over seeds, and the fitted `weights` of each
+        seed.
 
     Raises:
         InputError: If the runs measured different users.
@@ -41,62 +39,109 @@ def summarise_seeds(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, 
     table, per_user = of_users(folders)
     teacher = next((name for name in results[0]["systems"] if name.startswith("teacher/")), "")
     names = {name: teacher if name == "teacher" else name for name in per_user}
-    systems = {
-        names[name]: {
-            **means(metrics),
-            "sd": {metric: _spread(values) for metric, values in metrics.items()},
-            **_of_each_seed([one["systems"][names[name]] for one in results]),
-        }
-        for name, metrics in per_user.items()
-    }
     over = {**OVER_USERS, **({"intervals": "seeds and users"} if len(seeds) > 1 else {})}
-    return {
+    facts = facts_of(table)
+    found = {
         "protocol": {
             **results[0]["protocol"],
             **_candidates([one["protocol"] for one in results]),
             "seeds": list(seeds),
             **over,
         },
-        "systems": systems,
+        "systems": _systems(per_user, names, results),
         "comparisons": comparisons(per_user, names),
-        **_slices(table, per_user, names),
+        **({"slices": slices(per_user, facts, names)} if facts else {}),
     }
+    for block in ("retrieved", "whole_catalogue"):
+        if _all_have(block, results):
+            _, measured = of_users(folders, block)
+            found[block] = _elsewhere(measured, names, [one[block] for one in results])
+    if _all_have("distillation", results):
+        found["distillation"] = _distillation(of_users(folders, "distillation")[1])
+    return found
 
 
-def of_users(
-    folders: Sequence[Path],
-) -> tuple[pa.Table, dict[str, dict[str, FloatArray]]]:
-    """Return who was measured, and each system's metrics of each seed and user.
-
-    Args:
-        folders: The seeds' runs, all of the same users.
-
-    Returns:
-        The first seed's per-user file, and system to metric to `(seeds, users)` values.
-
-    Raises:
-        InputError: If the runs measured different users.
-    """
-    tables = [pq.read_table(folder / "logs" / USERS_FILE) for folder in folders]
-    for folder, table in zip(folders, tables, strict=True):
-        if table["user_id"] != tables[0]["user_id"]:
-            raise InputError(
-                f"{folder} measured other users than {folders[0]}; evaluate both again with the "
-                "same `evaluate.max_users` and `evaluate.seed`"
-            )
-    measured = [_per_user(table) for table in tables]
-    return tables[0], {
-        name: {
-            metric: np.stack([one[name][metric] for one in measured])
-            for metric in measured[0][name]
+def _systems(
+    per_user: PerUser, names: Mapping[str, str], results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the systems of a block: metrics of users, and what each seed's results have beside."""
+    found = {}
+    for name, metrics in per_user.items():
+        ones = [one["systems"][names[name]] for one in results]
+        order = _over_seeds([_only(one, "order_sensitivity") for one in ones])
+        spread = {metric: _sd(values.mean(axis=1)) for metric, values in metrics.items()}
+        found[names[name]] = {
+            **means(metrics),
+            **order,
+            "sd": {**spread, **order.get("sd", {})},
+            **_of_each_seed(ones),
         }
-        for name in measured[0]
-        if all(name in one for one in measured)
+    return found
+
+
+def _elsewhere(
+    per_user: PerUser, names: Mapping[str, str], results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return a block of other candidates."""
+    lists = [one["lists"] for one in results]
+    ceiling = _over_seeds([_only(one, "recall_ceiling") for one in results])
+    return {
+        "protocol": _protocol([one["protocol"] for one in results]),
+        **ceiling,
+        "systems": _systems(per_user, names, results),
+        "comparisons": comparisons(per_user, names),
+        "lists": {
+            **_protocol([{name: one[name] for name in one if name != "systems"} for one in lists]),
+            "systems": {
+                names[name]: _over_seeds([one["systems"][names[name]] for one in lists])
+                for name in per_user
+            },
+        },
     }
 
 
-def _spread(values: FloatArray) -> float:
-    return float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else 0.0
+def _distillation(per_user: PerUser) -> dict[str, Any]:
+    agreed = {name: metrics["agreement"] for name, metrics in per_user.items()}
+    return {
+        name: {**one, "sd": {"agreement": _sd(agreed[name].mean(axis=1))}}
+        for name, one in agreement(agreed).items()
+    }
+
+
+def _all_have(block: str, results: Sequence[Mapping[str, Any]]) -> bool:
+    having = sum(block in one for one in results)
+    if 0 < having < len(results):
+        logger.warning(
+            "evaluate: %d of %d seeds have `%s`; left out of the summary over seeds",
+            having,
+            len(results),
+            block,
+        )
+    return having == len(results)
+
+
+def _over_seeds(ones: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Return the mean of numbers that all seeds have, and their `sd`; of none nothing."""
+    shared = [name for name in ones[0] if all(name in one for one in ones)]
+    values = {name: np.array([one[name] for one in ones]) for name in shared}
+    found: dict[str, Any] = {name: float(one.mean()) for name, one in values.items()}
+    return {**found, "sd": {name: _sd(one) for name, one in values.items()}} if found else {}
+
+
+def _sd(of_seeds: FloatArray) -> float:
+    return float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else 0.0
+
+
+def _only(one: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {name: one[name]} if name in one else {}
+
+
+def _protocol(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return facts that all seeds share as they are, and the others of each seed."""
+    return {
+        name: value if all(one.get(name) == value for one in ones) else [one[name] for one in ones]
+        for name, value in ones[0].items()
+    }
 
 
 def _candidates(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -116,24 +161,3 @@ def _of_each_seed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if all("weights" in one for one in found):
         kept["weights_by_seed"] = [one["weights"] for one in found]
     return kept
-
-
-def _slices(
-    table: pa.Table, per_user: Mapping[str, Mapping[str, FloatArray]], names: Mapping[str, str]
-) -> dict[str, Any]:
-    if SEEN not in table.column_names:
-        return {}
-    over_seeds = {
-        name: {metric: values.mean(axis=0) for metric, values in metrics.items()}
-        for name, metrics in per_user.items()
-    }
-    return {"slices": slices(over_seeds, table[SEEN].to_numpy(), names)}
-
-
-def _per_user(table: pa.Table) -> dict[str, dict[str, FloatArray]]:
-    found: dict[str, dict[str, FloatArray]] = {}
-    for column in table.column_names:
-        name, slash, metric = column.rpartition("/")
-        if slash:
-            found.setdefault(name, {})[metric] = table[column].to_numpy()
-    return found

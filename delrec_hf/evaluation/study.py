@@ -7,9 +7,9 @@ from typing import Any
 import numpy.typing as npt
 
 from delrec_hf.evaluation.claims import LEVEL, claim, p_value
+from delrec_hf.evaluation.kept import of_users
 from delrec_hf.evaluation.metrics import EXPECTED_HR
 from delrec_hf.evaluation.results import COMPARED_METRICS, means
-from delrec_hf.evaluation.seeds import of_users
 from delrec_hf.evaluation.statistics import Estimate, estimate, holm
 from delrec_hf.evaluation.table import Table, plain_text
 from delrec_hf.files import read_json

@@ -10,7 +10,6 @@ from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import Scores
-from delrec_hf.evaluation.metrics import METRICS
 from delrec_hf.evaluation.results import comparisons, means
 from delrec_hf.evaluation.systems import System
 from delrec_hf.teachers.histories import Histories, column
@@ -60,10 +59,7 @@ def summarise_whole_catalogue(
         teacher_name: What the report calls the teacher.
         describer: Says what the top lists are like.
     """
-    per_user = {
-        system: {metric: found[metric] for metric in METRICS}
-        for system, found in ((name, scores.per_user(name)) for name in scores.by_system)
-    }
+    per_user = scores.measured()
     names = {system: teacher_name if system == "teacher" else system for system in per_user}
     assert scores.left_out is not None  # `whole_catalogue` sets it
     return {

@@ -1,6 +1,6 @@
 """What the stage `evaluate` does: rank with every system, and report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from delrec_hf.evaluation.candidates import (
 )
 from delrec_hf.evaluation.described import Describer
 from delrec_hf.evaluation.evaluator import EvaluateConfig, Scores, measure
+from delrec_hf.evaluation.kept import BLOCKS, PerUser, keep_users, users_file
+from delrec_hf.evaluation.metadata import metadata
 from delrec_hf.evaluation.report import format_table
 from delrec_hf.evaluation.results import agreement, summarise
-from delrec_hf.evaluation.retrieval import retrieve, summarise_retrieved
-from delrec_hf.evaluation.seeds import USERS_FILE
-from delrec_hf.evaluation.slices import SEEN
+from delrec_hf.evaluation.retrieval import end_to_end, retrieve, summarise_retrieved
+from delrec_hf.evaluation.slices import HISTORY, ITEMS, SEEN
 from delrec_hf.evaluation.systems import Outputs, chosen_systems
 from delrec_hf.evaluation.whole_catalogue import (
     check_unlisted,
@@ -47,6 +48,8 @@ from delrec_hf.teachers.baselines import Popularity
 from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.teacher import Teacher
 from delrec_hf.training.soft_prompt import new_soft_prompt
+
+FloatArray = npt.NDArray[np.float64]
 
 logger = get_logger(__name__)
 
@@ -73,7 +76,7 @@ def evaluate(run: Run) -> None:
         validation,
         examples,
         run.prepared.chances(examples) if candidates["drawn"] == "uniform" else None,
-        seen=Popularity.fit(run.prepared).counts[examples["target"][:]].astype(np.int64),
+        facts=_facts(run, config, examples),
     )
     describer = Describer.of(run.prepared, config.diversity_column)
     regimes = [scores]
@@ -90,19 +93,26 @@ def evaluate(run: Run) -> None:
     agreed = None
     if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
         stored = run.prepared.examples["test"]
-        same = np.isin(stored["user_id"][:], examples["user_id"][:])
-        agreed = _agreement(run, outputs, stored.select(np.flatnonzero(same)))
+        stored = stored.select(
+            np.flatnonzero(np.isin(stored["user_id"][:], examples["user_id"][:]))
+        )
+        agreed = _agreement(run, outputs, stored)
     if not PartialState().is_main_process:
         return
     teacher = _teacher_name(run)
     results = summarise(scores, _protocol(run, config, candidates), teacher, config)
+    kept: dict[str, tuple[Dataset, PerUser]] = {}
     if config.retrieve:
         results["retrieved"] = summarise_retrieved(retrieved, held, teacher, config, describer)
+        kept["retrieved"] = examples, end_to_end(retrieved, held)
     if config.whole_catalogue:
         results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, describer)
+        kept["whole_catalogue"] = whole.examples, whole.measured()
     if agreed:
-        results["distillation"] = agreed
+        results["distillation"] = agreement(agreed)
+        kept["distillation"] = stored, {name: {"agreement": one} for name, one in agreed.items()}
     _keep_scores(run, scores)
+    _keep_users(run, scores, kept)
     if "finetune" in run.finished:
         _record(run.folder / "model", results, scores.weights)
     write_json(run.folder / "results.json", results)
@@ -196,8 +206,21 @@ def _teacher_name(run: Run) -> str:
     return f"teacher/{read_json(record)['type']}" if "teach" in run.finished else "teacher"
 
 
-def _agreement(run: Run, outputs: Outputs, examples: Dataset) -> dict[str, Any]:
-    """Return how often prompts and backbone choose what the teacher ranks first."""
+def _facts(run: Run, config: EvaluateConfig, examples: Dataset) -> dict[str, Sequence[Any]]:
+    """Return what users are grouped by."""
+    targets = examples["target"][:]
+    facts: dict[str, Sequence[Any]] = {
+        SEEN: Popularity.fit(run.prepared).counts[targets].astype(int).tolist(),
+        HISTORY: examples["position"][:],
+    }
+    for name in config.slice_columns or ():
+        values = metadata(run.prepared.items, name, "evaluate.slice_columns")
+        facts[f"{ITEMS}{name}"] = [values[target] for target in targets]
+    return facts
+
+
+def _agreement(run: Run, outputs: Outputs, examples: Dataset) -> dict[str, FloatArray]:
+    """Return whether prompts and backbone choose what the teacher ranks first, 1 or 0."""
     logger.info("evaluate: agreement with the teacher")
     backbone, tokenizer = run.backbone()
     state = PartialState()
@@ -216,12 +239,13 @@ def _agreement(run: Run, outputs: Outputs, examples: Dataset) -> dict[str, Any]:
         name: score_rows(scorer, rows, state, keep_in=folder_of(scorer, run.scores))
         for name, scorer in scorers.items()
     }
+    teachers = np.array(rows["target_place"][:])
     choices = {name: np.array([row.argmax() for row in found]) for name, found in scored.items()}
-    return agreement(choices, rows["target_place"][:])
+    return {name: (chosen == teachers).astype(float) for name, chosen in choices.items()}
 
 
 def _keep_scores(run: Run, scores: Scores) -> None:
-    """Write every system's score of every candidate, and its metrics, to look single users up."""
+    """Write every system's score of every candidate, to look single users up."""
     named = scores.examples.select_columns(["user_id", "position", "target", "candidates"])
     kept = Dataset(named.with_format("arrow")[:])  # of its own, not cached beside the examples
     for system, found in scores.by_system.items():
@@ -229,10 +253,13 @@ def _keep_scores(run: Run, scores: Scores) -> None:
     logs = run.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     kept.to_parquet(str(logs / "scores.parquet"))
-    measured = {
-        f"{system}/{metric}": values
-        for system in scores.by_system
-        for metric, values in scores.per_user(system).items()
-    }
-    facts = {"user_id": scores.examples["user_id"][:], SEEN: scores.seen}
-    Dataset.from_dict({**facts, **measured}).to_parquet(str(logs / USERS_FILE))
+
+
+def _keep_users(run: Run, scores: Scores, blocks: Mapping[str, tuple[Dataset, PerUser]]) -> None:
+    """Write every system's metrics of every user, which summaries over seeds are made of."""
+    logs = run.folder / "logs"
+    keep_users(logs, "", scores.examples["user_id"][:], scores.measured(), scores.facts)
+    for block in BLOCKS:
+        (logs / users_file(block)).unlink(missing_ok=True)  # of what was measured before
+    for block, (examples, per_user) in blocks.items():
+        keep_users(logs, block, examples["user_id"][:], per_user)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from datasets import Dataset
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.candidates import sha256_of
+from delrec_hf.evaluation.kept import users_file
+from delrec_hf.evaluation.slices import HISTORY, ITEMS, SEEN, by_kind
 from delrec_hf.evaluation.systems import NAMES, SYSTEMS
 from delrec_hf.instructions.rows import some_users
 from delrec_hf.runs.pipeline import run_recipe
@@ -151,6 +154,35 @@ def test_the_whole_catalogue_is_ranked_but_for_what_was_seen(tmp_path: Path) -> 
     assert lists["popularity"]["gini"] > lists["random"]["gini"]
     with pytest.raises(InputError, match="diversity_column` is `gerne`; the items have item_id"):
         run_recipe(recipe(run, evaluate={"diversity_column": "gerne"}), "evaluate")
+
+
+def test_users_are_grouped_by_their_history_and_by_what_their_target_is(
+    prepared_run: Path,
+) -> None:
+    asked = {"slice_columns": ["genre", "part"], "max_users": None, "retrieve": 10}
+    for stage in ("teach", "evaluate"):
+        run_recipe(recipe(prepared_run, evaluate=asked), stage)
+    kinds = by_kind(results(prepared_run)["slices"])
+    assert list(kinds) == [SEEN, HISTORY, f"{ITEMS}genre", f"{ITEMS}part"]
+    prepared = PreparedData.load(prepared_run / "data")
+    genres = Counter(prepared.items["genre"][row["target"]] for row in prepared.examples["test"])
+    assert {one["group"]: one["users"] for one in kinds[f"{ITEMS}genre"]} == genres
+    assert [one["group"] for one in kinds[f"{ITEMS}part"]] == sorted(
+        {prepared.items["part"][row["target"]] for row in prepared.examples["test"]}
+    )
+    # Twelve events each, none twice: the last item comes after some ten others.
+    (longest,) = (one for one in kinds[HISTORY] if one["group"] == "10-19")
+    lengths = [len(items) - 1 for items in prepared.sequences["items"]]
+    assert longest["users"] == sum(one >= 10 for one in lengths) > 0
+    (pair,) = {(one["a"], one["b"]) for one in longest["comparisons"]}
+    assert pair == ("co-occurrence+teacher", "teacher/popularity")
+    logs = prepared_run / "logs"
+    assert (logs / users_file("retrieved")).is_file()
+    with pytest.raises(InputError, match=r"`evaluate\.slice_columns` is `gerne`; .*`genre`"):
+        run_recipe(recipe(prepared_run, evaluate={"slice_columns": ["gerne"]}), "evaluate")
+    run_recipe(recipe(prepared_run), "evaluate")
+    assert list(by_kind(results(prepared_run)["slices"])) == [SEEN, HISTORY]
+    assert not (logs / users_file("retrieved")).exists()  # of what was measured before
 
 
 def test_language_models_rank_the_whole_catalogue_where_prompts_list_none(

@@ -28,8 +28,9 @@ def recipe(tmp_path: Path, **changes: dict[str, Any]) -> Recipe:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     write_films(folder / "films", users=20)
+    asked = {"retrieve": 10, "whole_catalogue": 5, "slice_columns": ["genre"]}
     for stage in ("prepare", "teach", "evaluate"):
-        run_recipe(recipe(folder), stage)
+        run_recipe(recipe(folder, evaluate=asked), stage)
     return folder
 
 
@@ -66,6 +67,31 @@ def test_the_table_is_the_mean_of_the_seeds(run: Path) -> None:
             assert system["sd"][metric] == pytest.approx(np.std(means, ddof=1), abs=1e-12)
     assert found["systems"]["popularity"]["sd"]["hr@1"] == 0
     assert found["systems"]["teacher/sasrec"]["sd"]["ndcg@10"] > 0
+
+
+def test_other_candidates_and_groups_are_summarised_over_the_seeds(run: Path) -> None:
+    found = results(run)
+    ones = [results(run / f"seed-{seed}") for seed in SEEDS]
+    for block in ("retrieved", "whole_catalogue"):
+        assert found[block].keys() - {"sd"} == ones[0][block].keys()
+        for name, system in found[block]["systems"].items():
+            means = [one[block]["systems"][name]["ndcg@10"] for one in ones]
+            assert system["ndcg@10"] == pytest.approx(np.mean(means))
+            assert system["sd"]["ndcg@10"] == pytest.approx(np.std(means, ddof=1), abs=1e-12)
+            of_lists = [one[block]["lists"]["systems"][name]["gini"] for one in ones]
+            shown = found[block]["lists"]["systems"][name]
+            assert shown["gini"] == pytest.approx(np.mean(of_lists))
+    assert found["whole_catalogue"]["protocol"] == ones[0]["whole_catalogue"]["protocol"]
+    recalls = [one["retrieved"]["recall_ceiling"] for one in ones]
+    assert found["retrieved"]["recall_ceiling"] == pytest.approx(np.mean(recalls))
+    for place, group in enumerate(found["slices"]):
+        alike = [one["slices"][place] for one in ones]
+        assert {(one["by"], one["group"], one["users"]) for one in alike} == {
+            (group["by"], group["group"], group["users"])
+        }
+        of_teacher = [one["systems"]["teacher/sasrec"]["hr@1"] for one in alike]
+        assert group["systems"]["teacher/sasrec"]["hr@1"] == pytest.approx(np.mean(of_teacher))
+    assert "items.genre" in {one["by"] for one in found["slices"]}
 
 
 def test_what_no_seed_decides_is_made_once(tmp_path: Path, run: Path) -> None:
