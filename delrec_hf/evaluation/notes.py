@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delrec_hf.evaluation.cells import over_seeds
 from delrec_hf.evaluation.claims import (
     CLAIMED,
     LEAST_USERS,
@@ -68,12 +69,11 @@ def changed_choices(systems: Mapping[str, Mapping[str, Any]]) -> str:
     >>> changed_choices({"delrec": {"order_sensitivity": 0.25}, "random": {"hr@1": 0.1}})
     'Share of first choices that change when candidates are listed in another order: delrec 0.250.'
     """
-    shown = []
-    for name, one in systems.items():
-        if "order_sensitivity" in one:
-            spread = one.get("sd", {}).get("order_sensitivity")
-            varies = "" if spread is None else f" ± {spread:.3f}"
-            shown.append(f"{name} {one['order_sensitivity']:.3f}{varies}")
+    shown = [
+        f"{name} {over_seeds(one, 'order_sensitivity')}"
+        for name, one in systems.items()
+        if "order_sensitivity" in one
+    ]
     words = "Share of first choices that change when candidates are listed in another order"
     return f"{words}: {', '.join(shown)}." if shown else ""
 

@@ -139,7 +139,7 @@ def bars(
         _beside(axes, row, decimal(value, sign=True))
     axes.axvline(0, color=INK, linewidth=1)
     _rows(axes, [_short(one) for one in found])
-    axes.set_xlabel(f"{heading(metric)}, difference to delrec")
+    axes.set_xlabel(f"{heading(metric)}, difference to {whole}")
     said = ", ".join(
         f"{printable(one)} {decimal(value, True)}" for one, (value, _) in found.items()
     )
@@ -147,31 +147,6 @@ def bars(
     caption += " (log-loss: better)" if metric == LOG_LOSS else ""
     caption += "; thin lines: 95 % intervals."
     return picture(figure, name, title, caption, said)
-
-
-@styled
-def by_group(run: FinishedRun, metric: str, name: str) -> Picture | None:
-    """Draw a metric over how often targets were met in training."""
-    groups = run.results.get("slices", [])
-    systems = [one for one in followed(run) if any(metric in _group(g, one) for g in groups)]
-    if len(groups) < 2 or not systems:
-        return None
-    figure, axes = new_figure(3.0)
-    for look, system in enumerate(systems):
-        values = [number(_group(group, system).get(metric)) for group in groups]
-        points = [(place, one) for place, one in enumerate(values) if one is not None]
-        line(axes, points, look, _short(system))
-    axes.set_xticks(
-        range(len(groups)), [f"{printable(g.get('seen'), 9)}\n({g.get('users')})" for g in groups]
-    )
-    axes.set_xlim(-0.4, len(groups) - 0.6)
-    axes.set_xlabel("training interactions with the target (test users)")
-    axes.set_ylabel(heading(metric))
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    add_legend(figure, axes)
-    caption = "Groups of few users vary most; the table has all systems."
-    title = f"{heading(metric)} of rare and frequent targets"
-    return picture(figure, name, title, caption, "The numbers stand in the table.")
 
 
 def shared_systems(runs: Sequence[FinishedRun]) -> list[str]:
@@ -224,11 +199,6 @@ def followed(run: FinishedRun) -> list[str]:
     """Return the systems that a figure with little room is about."""
     wanted = ("zero-shot", "lora-only", "delrec", "co-occurrence+teacher", "delrec+teacher")
     return [one for one in run.systems if one in wanted or kind(one) == "teacher"]
-
-
-def _group(group: dict[str, Any], system: str) -> dict[str, Any]:
-    found = group.get("systems", {}).get(system, {})
-    return found if isinstance(found, dict) else {}
 
 
 def _dot(

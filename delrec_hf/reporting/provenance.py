@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from delrec_hf.evaluation.metrics import LOG_LOSS
+from delrec_hf.evaluation.slices import HISTORY, ITEMS
 from delrec_hf.reporting.reading import FinishedRun, number
 from delrec_hf.reporting.tables import Cell, Rows, pairs
 from delrec_hf.reporting.wording import UNKNOWN, decimal, printable
@@ -87,11 +88,15 @@ def commands(run: FinishedRun) -> list[tuple[str, str]]:
 def missing(run: FinishedRun) -> list[str]:
     """Return what this run does not hold, and what would bring it."""
     lacking = [name for name in _ABLATIONS if name not in run.systems]
+    grouped = {str(one.get("by")) for one in run.results.get("slices", [])}
     known = {
         f"the ablations {', '.join(lacking)} (`finetune.controls`)": not lacking,
         "how trainings vary (`--seeds 1 2 3`)": len(run.seeds) > 1,
         "log-loss (`evaluate.fit_users`)": any(LOG_LOSS in one for one in run.systems.values()),
-        "groups of targets (run `delrec evaluate` again)": bool(run.results.get("slices")),
+        "groups of users (run `delrec evaluate` again)": HISTORY in grouped,
+        "groups by what targets are (`evaluate.slice_columns`)": any(
+            one.startswith(ITEMS) for one in grouped
+        ),
         "candidates that the teacher retrieves (`evaluate.retrieve`)": "retrieved" in run.results,
         "the whole catalogue (`evaluate.whole_catalogue`)": "whole_catalogue" in run.results,
         "training curves (no `logs` beside these results)": bool(run.logs),

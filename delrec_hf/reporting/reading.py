@@ -151,6 +151,7 @@ def _checked(results: Any, file: Path) -> dict[str, Any]:
             isinstance(one, dict) and {"a", "b", "metric"} <= set(one)
             for one in results.get("comparisons", [])
         )
+        and all(isinstance(one, dict) for one in results.get("slices", []))
     ):
         return results
     raise InputError(

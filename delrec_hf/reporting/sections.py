@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from delrec_hf.evaluation.metrics import LOG_LOSS
 from delrec_hf.logging import progress
-from delrec_hf.reporting import curves, figures, provenance, study, tables, wording
+from delrec_hf.reporting import curves, figures, groups, provenance, study, tables, wording
 from delrec_hf.reporting.drawing import Picture
 from delrec_hf.reporting.reading import FinishedRun
 from delrec_hf.reporting.sweep import differing, find_sweep
 from delrec_hf.reporting.tables import Rows
-
-_GROUPED = ("ndcg@10", LOG_LOSS)
-"""Metrics that rare and frequent targets are told apart in."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +171,10 @@ def _taken_apart(run: FinishedRun, prefix: str) -> list[Section]:
         ),
         Section(
             "slices",
-            "Rare and frequent targets",
-            pictures=[
-                figures.by_group(run, one, f"{prefix}slices-{n}")
-                for n, one in enumerate(_GROUPED, start=1)
-            ],
-            tables=[tables.groups(run, one) for one in _GROUPED],
+            "Groups of users",
+            words=groups.words(run),
+            pictures=groups.pictures(run, prefix),
+            tables=groups.tables(run),
         ),
         Section("elsewhere", "Other candidates", tables=tables.elsewhere(run)),
     ]

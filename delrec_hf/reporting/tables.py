@@ -91,7 +91,7 @@ def _weight(part: str, held: Any) -> Cell:
 
 
 def elsewhere(run: FinishedRun) -> list[Rows]:
-    """Return the tables of other candidates: those that were retrieved, the whole catalogue."""
+    """Return the tables of other candidates, and of what the lists of ten of them are like."""
     found = []
     metrics = ("hr@1", "hr@10", "ndcg@10", "mrr")
     for block, words in (
@@ -103,11 +103,31 @@ def elsewhere(run: FinishedRun) -> list[Rows]:
             continue
         facts = {**dict.fromkeys(("num_candidates", "retriever"), "?"), **held.get("protocol", {})}
         caption = words.format(**{name: printable(value, 40) for name, value in facts.items()})
-        ceiling = number(held.get("recall_ceiling"))
-        if ceiling is not None:
-            caption += f", reranked; {decimal(ceiling)} of the targets are there"
+        if number(held.get("recall_ceiling")) is not None:
+            ceiling = _over_seeds(held, "recall_ceiling")
+            caption += f", reranked; {ceiling} of the targets are there"
         found.append(_measured(f"{caption}.", held["systems"], metrics))
+        if isinstance(held.get("lists"), dict) and isinstance(held["lists"].get("systems"), dict):
+            found.append(_lists(held["lists"]))
     return found
+
+
+def _lists(lists: dict[str, Any]) -> Rows:
+    """Return what lists are like; more of it is not better, so that nothing is the best."""
+    systems = {name: one for name, one in lists["systems"].items() if isinstance(one, dict)}
+    shown = list(dict.fromkeys(name for one in systems.values() for name in one if name != "sd"))
+    column = lists.get("diversity_column")
+    by = "" if column is None else f"; diversity by {printable(column, 40)}"
+    return Rows(
+        f"What these lists of {printable(lists.get('length'), 9)} are like: share of the catalogue "
+        "that they cover, Gini of how often items stand in them (0: all alike), training "
+        f"interactions of their items, bits of surprise{by}.",
+        ["system", *(printable(name, 40) for name in shown)],
+        [
+            (printable(name), [Cell(_over_seeds(one, column)) for column in shown])
+            for name, one in systems.items()
+        ],
+    )
 
 
 def comparisons(run: FinishedRun) -> Rows | None:
@@ -139,25 +159,6 @@ def _difference(one: dict[str, Any]) -> Cell:
     return Cell(decimal(one.get("difference"), sign=True), said.strip())
 
 
-def groups(run: FinishedRun, metric: str) -> Rows | None:
-    """Return a metric by how often targets were met in training."""
-    found = [one for one in run.results.get("slices", []) if isinstance(one.get("systems"), dict)]
-    if len(found) < 2:
-        return None
-    rows = [
-        (
-            printable(name),
-            [Cell(decimal(one["systems"].get(name, {}).get(metric))) for one in found],
-        )
-        for name in run.systems
-    ]
-    return Rows(
-        f"{heading(metric)} by how often the target was met in training (test users).",
-        ["system", *(f"{printable(g.get('seen'), 9)} ({g.get('users')})" for g in found)],
-        rows,
-    )
-
-
 def agreement(run: FinishedRun) -> Rows | None:
     """Return how often prompts choose what the teacher ranks first."""
     found = run.results.get("distillation")
@@ -170,7 +171,7 @@ def agreement(run: FinishedRun) -> Rows | None:
             (
                 printable(name),
                 [
-                    Cell(decimal(one.get("agreement")), span(interval(one))),
+                    Cell(_over_seeds(one, "agreement"), span(interval(one))),
                     Cell(printable(one.get("users", UNKNOWN))),
                 ],
             )
@@ -253,9 +254,13 @@ def _measured(
 
 
 def _metric(one: dict[str, Any], metric: str) -> Cell:
-    spread = number(one.get("sd", {}).get(metric))
-    shown = decimal(one.get(metric)) + ("" if spread is None else f" ± {decimal(spread)}")
-    return Cell(shown, span(interval(one, metric)))
+    return Cell(_over_seeds(one, metric), span(interval(one, metric)))
+
+
+def _over_seeds(one: dict[str, Any], name: str) -> str:
+    """Show a number, and how it varies between seeds where there are several."""
+    spread = number(one.get("sd", {}).get(name))
+    return decimal(one.get(name)) + ("" if spread is None else f" ± {decimal(spread)}")
 
 
 def _seconds(value: Any) -> str:

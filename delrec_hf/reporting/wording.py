@@ -5,6 +5,7 @@ from typing import Any
 
 from delrec_hf.evaluation.claims import LEAST_USERS, LEVEL
 from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS
+from delrec_hf.evaluation.notes import changed_choices
 from delrec_hf.evaluation.table import one_line
 from delrec_hf.reporting.reading import FinishedRun, interval, number
 
@@ -215,6 +216,8 @@ def protocol_words(run: FinishedRun) -> list[str]:
             "Log-loss: minus the log-chance of the target among the candidates, in nats; lower is "
             "better. The weights that make chances of scores are fitted on validation users."
         )
+    if changed := changed_choices(run.systems):
+        said.append(printable(changed, 1000))
     return said
 
 

@@ -30,6 +30,7 @@ def results(shift: float = 0.0, **protocol: Any) -> dict[str, Any]:
     systems = {name: _system(value + shift) for name, value in SYSTEMS.items()}
     scale = {"kind": "log", "smoothing": 1.0, "floor": 0.0}
     part = {"weight": 0.0456, "ci95": [0.0123, 0.0789], "scale": scale}
+    systems["delrec"] |= {"order_sensitivity": 0.2468, "sd": {"order_sensitivity": 0.0135}}
     systems["delrec+teacher"]["weights"] = {"delrec": part, "teacher": part}
     return {
         "protocol": {
@@ -50,11 +51,36 @@ def results(shift: float = 0.0, **protocol: Any) -> dict[str, Any]:
             for metric in ("hr@1", "ndcg@10", "log_loss")
         ],
         "slices": [
-            {"seen": seen, "users": users, "systems": systems}
-            for seen, users in (("0", 100), ("1-4", 500))
+            *(
+                {"seen": seen, "users": users, "systems": systems}  # as earlier versions wrote them
+                for seen, users in (("0", 100), ("1-4", 500))
+            ),
+            *(_genre(name, users, systems) for name, users in ((NASTY, 588), ("war", 12))),
         ],
-        "distillation": {"no prompt": {"agreement": 0.5551, "ci95": [0.5, 0.6], "users": 600}},
+        "retrieved": {
+            "protocol": {"num_candidates": 100, "retriever": "teacher/sasrec", "users": 600},
+            "recall_ceiling": 0.6543,
+            "sd": {"recall_ceiling": 0.0123},
+            "systems": {name: {**one, "sd": {"ndcg@10": 0.0456}} for name, one in systems.items()},
+            "lists": {
+                "length": 10,
+                "diversity_column": NASTY,
+                "systems": {"delrec": {"gini": 0.3579, "sd": {"gini": 0.0135}}},
+            },
+        },
+        "distillation": {
+            "no prompt": {"agreement": 0.5551, "ci95": [0.5, 0.6], "users": 600}
+            | {"sd": {"agreement": 0.0246}}
+        },
     }
+
+
+def _genre(name: str, users: int, systems: dict[str, Any]) -> dict[str, Any]:
+    """Return a group of users, who are many or few."""
+    pair = {"a": "delrec", "b": "teacher/sasrec", "metric": "ndcg@10", "difference": 0.0777}
+    interval = {"ci95": [0.0111, 0.1444]} if users >= 30 else {}
+    kind = {"by": f"items.{NASTY}", "group": name, "users": users}
+    return {**kind, "systems": systems, "comparisons": [{**pair, **interval}]}
 
 
 def _system(value: float) -> dict[str, Any]:

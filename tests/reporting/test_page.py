@@ -22,6 +22,7 @@ PARTS = {
     "study",
     "training",
     "slices",
+    "elsewhere",
     "audit",
     "protocol",
     "environment",
@@ -100,6 +101,30 @@ def test_a_study_says_what_is_shown_to_differ_and_what_it_cost(page: Path) -> No
     assert {"study-1.png", "study-curve-1.png"} <= pictures
     assert "study-curve-2.png" not in pictures
     assert ">num_virtual_tokens=96</text>" in part
+
+
+def test_groups_show_the_main_pair_and_mark_those_of_few_users(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("<wbr>", "")
+    (part,) = re.findall(r'<section id="slices".*?</section>', text, flags=re.DOTALL)
+    heads = [html.unescape(one) for one in re.findall(r'<th scope="col">(.*?)</th>', part)]
+    assert {"0 (100)", "1-4 (500)", "war * (12)"} <= set(heads)
+    assert not [one for one in heads if "*" in one and not one.startswith("war")]
+    row = part.split("delrec \N{MINUS SIGN} teacher/sasrec")[1].split("</tr>")[0]
+    assert re.findall(r"<td>(.*?)</td>", row) == [
+        "+0.078 <small>[+0.011, +0.144]</small>", "+0.078"
+    ]  # fmt: skip
+    assert "fewer than 30 users, too few to claim anything about" in part
+    pictures = {one.name for one in (page.parent / "report").iterdir()}
+    assert {"slices-1.png", "slices-2.png", "slices-3.png"} <= pictures
+    assert ">war * (12)</text>" in part
+
+
+def test_what_varies_between_seeds_is_shown_wherever_it_stands(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    for shown in ("0.654 ± 0.012 of the targets are there", "0.680 ± 0.046", "0.358 ± 0.013"):
+        assert shown in text  # of other candidates and their lists
+    assert "0.555 ± 0.025" in text  # agreement with the teacher
+    assert "candidates are listed in another order: delrec 0.247 ± 0.013." in text
 
 
 @pytest.mark.parametrize("broken", ['{"variants": 3}', '{"variants": [{"name": "a"}]}', "[]"])
