@@ -133,7 +133,8 @@ def bars(
         return None
     figure, axes = new_figure(_ROW * 1.2 * len(found) + 0.8)
     for row, (value, bounds) in enumerate(found.values()):
-        axes.barh(row, value, height=0.55, color=SERIES[0])
+        fill = SERIES[0] if bounds else "none"
+        axes.barh(row, value, height=0.55, color=fill, edgecolor=SERIES[0])
         if bounds:
             axes.plot(bounds, [row, row], color=INK, linewidth=1.3)
         _beside(axes, row, decimal(value, sign=True))
@@ -145,7 +146,8 @@ def bars(
     )
     caption = f"Bars to the left: worse than {whole}"
     caption += " (log-loss: better)" if metric == LOG_LOSS else ""
-    caption += "; thin lines: 95 % intervals."
+    caption += "; thin lines: 95 % intervals"
+    caption += "." if all(bounds for _, bounds in found.values()) else "; hollow: without one."
     return picture(figure, name, title, caption, said)
 
 
