@@ -1,18 +1,25 @@
 """Whether a training is still the same one, and the checkpoint that a killed one goes on from."""
 
+import errno
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-from delrec_hf.files import write_text
+from delrec_hf.errors import InputError
+from delrec_hf.files import naming, read_json, to_disk, write_json, write_text
+from delrec_hf.hashes import content_hash
 from delrec_hf.logging import get_logger
 
 logger = get_logger(__name__)
+
+_SEAL = "seal.json"
+_NO_ROOM = 2**20  # bytes; what is left of a disk that torch could not write to
 
 _SHOWN_ONLY = (
     "disable_tqdm report_to logging_dir logging_steps logging_strategy logging_first_step "
@@ -51,11 +58,56 @@ def deciding_settings(config: TrainingArguments, given: Iterable[str] = ()) -> d
     }
 
 
-def last_checkpoint(folder: str | Path, fingerprint: str) -> str | None:
-    """Return the last complete checkpoint of a training with the same inputs and settings.
+class CheckpointingTrainer(Trainer):
+    """A `Trainer` whose checkpoints tell whether they are whole, and are never rotated too early.
 
-    Checkpoints that a killed process left half-written, and those of another training, are
-    removed. With several processes the first one does this and the others wait.
+    Each holds the hashes of its files in `seal.json`, written last and before older checkpoints are
+    removed. Which ones are older is told by their steps: the Trainer itself asks the clock, which
+    may have been set back.
+    """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial))
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with _naming_weights(checkpoint):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # each process has a file of its own there
+        if self.args.should_save:
+            _seal(checkpoint)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(folder), limit, best, use_mtime=False)
+
+    def _load_best_model(self) -> None:
+        # A state that was read knows where the run's folder lay when the checkpoint was written.
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        if not best.is_dir():  # the Trainer would go on with the last weights
+            raise InputError(f"{best}, the best checkpoint, is gone; run the same command again")
+        self.state.best_model_checkpoint = str(best)
+        super()._load_best_model()
+
+
+@contextmanager
+def _naming_weights(checkpoint: Path) -> Iterator[None]:
+    """Name a checkpoint that cannot be written; torch says no more than that it failed."""
+    with naming(checkpoint):
+        try:
+            yield
+        except RuntimeError as fault:
+            if "PytorchStreamWriter" not in str(fault) and "inline_container" not in str(fault):
+                raise
+            full = shutil.disk_usage(checkpoint.parent).free < _NO_ROOM
+            raise OSError(errno.ENOSPC if full else errno.EIO, "") from fault
+
+
+def last_checkpoint(folder: str | Path, fingerprint: str) -> str | None:
+    """Return the last whole checkpoint of a training with the same inputs and settings.
+
+    Checkpoints that were cut short, which a line names, and those of another training are removed.
+    With several processes the first one does this and the others wait.
 
     Args:
         folder: The training's `output_dir`.
@@ -63,16 +115,51 @@ def last_checkpoint(folder: str | Path, fingerprint: str) -> str | None:
     """
     state = PartialState()
     place = Path(folder)
-    mark = place / "fingerprint"
     if state.is_main_process:
+        mark = place / "fingerprint"
         same = mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint
+        faults = {one: _fault(one) for one in place.glob("checkpoint-*")} if same else {}
         for checkpoint in place.glob("checkpoint-*"):
-            # The Trainer writes this file last.
-            if not (same and (checkpoint / "trainer_state.json").is_file()):
+            if not same or faults[checkpoint] is not None:
                 shutil.rmtree(checkpoint)
         write_text(mark, fingerprint)
+        left = get_last_checkpoint(str(place))
+        instead = f"goes on from {Path(left).name}" if left else "starts anew"
+        for checkpoint, fault in faults.items():
+            if fault is not None:
+                logger.warning("%s %s; removed, the training %s", checkpoint, fault, instead)
     state.wait_for_everyone()
     found: str | None = get_last_checkpoint(str(place))
     if found:
         logger.info("continues from %s", found)
     return found
+
+
+def _seal(checkpoint: Path) -> None:
+    files = [one for one in sorted(checkpoint.rglob("*")) if one.is_file() and one.name != _SEAL]
+    to_disk(files)
+    hashes = {one.relative_to(checkpoint).as_posix(): content_hash(one) for one in files}
+    write_json(checkpoint / _SEAL, hashes)
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """Say why a checkpoint cannot be gone on from; None if it can."""
+    fault = _own_fault(checkpoint)
+    if fault is None:
+        best = read_json(checkpoint / "trainer_state.json")["best_global_step"]
+        of_best = None if best is None else _own_fault(checkpoint.with_name(f"checkpoint-{best}"))
+        if of_best is not None:
+            fault = f"needs the best one, checkpoint-{best}, which {of_best}"
+    return fault
+
+
+def _own_fault(checkpoint: Path) -> str | None:
+    if not (checkpoint / _SEAL).is_file():
+        return "was never finished"
+    for name, expected in read_json(checkpoint / _SEAL).items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"lacks {name}"
+        if content_hash(file) != expected:
+            return f"holds a {name} that was cut short or changed"
+    return None

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from delrec_hf import __version__
-from delrec_hf.errors import InputError
+from delrec_hf.errors import InputError, fault_of_machine
 from delrec_hf.extras import extra
 from delrec_hf.launch import another_failed, launch, leave, tell
-from delrec_hf.logging import configure, quiet_libraries
+from delrec_hf.logging import configure, get_logger, quiet_libraries
 from delrec_hf.model_commands import add_model_commands
 from delrec_hf.runs.order import STAGES, stage_of_command
 from delrec_hf.runs.recipe import SECTIONS, Recipe
 from delrec_hf.title_words import titles_as_options
+
+logger = get_logger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `delrec`; by default the process's own.
 
     Returns:
-        0 on success, 2 on bad input, after one line on stderr, 1 where `audit --fail_on` has its
-        finding or `check` a number that does not hold. A fault raises (exit code 1).
+        0 on success, 2 after one line on stderr on bad input and on what only the machine's owner
+        can cure (a full disk, a lost permission), 1 where `audit --fail_on` has its finding or
+        `check` a number that does not hold. Any other fault raises (exit code 1).
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -51,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as fault:  # any fault of this process: raised again, unless it has no own
         if another_failed():
             return 1
+        line = fault_of_machine(fault)
+        if line is not None:
+            logger.debug("where it was met", exc_info=True)
+            tell(f"delrec: error: {line}")
+            return 2
         leave(f"{type(fault).__name__}: {fault}")
         raise
     return 0

@@ -6,15 +6,20 @@ as a new interpreter, without the seconds that its imports take.
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed import TCPStore
 from torch.multiprocessing import start_processes
 
-LIBRARIES = ["pandas", "datasets", "peft", "trl.trainer.sft_trainer", "trl.trainer.sft_config"]
+from delrec_hf.cli import main
+
+LIBRARIES = ["pandas", "bitsandbytes", "trl.trainer.sft_trainer", "delrec_hf.runs.study"]
 LIMIT = 600
 """Seconds until processes count as locked up."""
 
@@ -55,3 +60,30 @@ def _call(
             "TORCHELASTIC_USE_AGENT_STORE": "True",
         }
     function(*arguments)
+
+
+def start_command(words: list[str], log: Path, *, as_nobody: bool = False) -> BaseProcess:
+    """Start `delrec` in a process group of its own; what it prints goes to a file.
+
+    Args:
+        words: The command line, without `delrec`.
+        log: The file; what is there is replaced.
+        as_nobody: Take the rights of root from it, if it has them.
+    """
+    multiprocessing.set_forkserver_preload(LIBRARIES)
+    start = multiprocessing.get_context("forkserver")
+    process = start.Process(target=_command, args=(words, log, as_nobody))
+    process.start()
+    return process
+
+
+def _command(words: list[str], log: Path, as_nobody: bool) -> None:
+    os.setsid()
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    if as_nobody and os.geteuid() == 0:
+        os.setuid(65534)
+    torch.set_num_threads(1)
+    sys.argv = ["delrec", *words]
+    sys.exit(main())

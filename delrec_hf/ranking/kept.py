@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from accelerate.utils import broadcast_object_list
 
+from delrec_hf.files import naming
 from delrec_hf.hashes import fingerprint
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.scoring import CandidateScorer
@@ -27,7 +28,8 @@ class KeptScores:
     """Rows that a model has scored, in files of one JSON object a line, one file per process.
 
     A row is known again by its tokens and a model by its weights, so that nothing has to be said of
-    recipes and versions: what differs in either is scored anew. A killed process loses one batch.
+    recipes and versions: what differs in either is scored anew. A line holds the rows of a batch,
+    and a killed process loses that one whole: scored again in company it has the same last digits.
 
     Attributes:
         known: A row's key to the log-probabilities of its candidates.
@@ -61,17 +63,16 @@ class KeptScores:
         return {key: totals for key, totals in found.items() if totals.shape == (sizes[key],)}
 
     def add(self, found: Mapping[str, FloatArray]) -> None:
-        """Append rows; such as nothing can be ranked by are not kept."""
-        lines = [
-            json.dumps({"row": key, "log_probabilities": totals.tolist()}) + "\n"
-            for key, totals in found.items()
-            if np.isfinite(totals).all()
-        ]
+        """Append the rows of a batch; such as nothing can be ranked by are not kept."""
+        rows = {key: one.tolist() for key, one in found.items() if np.isfinite(one).all()}
+        if not rows:
+            return
+        line = json.dumps({"log_probabilities": rows}) + "\n"
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a+b") as stream:
+        with naming(self.file), self.file.open("a+b") as stream:
             stream.seek(max(0, stream.seek(0, 2) - 1))
             cut_short = stream.read(1) not in (b"", b"\n")  # a killed process left half a line
-            stream.write(("\n" * cut_short + "".join(lines)).encode())
+            stream.write(("\n" * cut_short + line).encode())
 
 
 def row_key(prompt: TokenIds, candidates: Sequence[TokenIds]) -> str:
@@ -105,16 +106,17 @@ def model_print(scorer: CandidateScorer) -> str:
 
 
 def _read(files: Sequence[Path]) -> dict[str, FloatArray]:
-    known, broken = {}, 0
+    known: dict[str, FloatArray] = {}
+    broken = 0
     for file in files:
         for line in file.read_bytes().splitlines():
             try:
-                kept = json.loads(line)
-                known[str(kept["row"])] = np.array(kept["log_probabilities"], dtype=np.float64)
-            except (ValueError, TypeError, KeyError):
+                rows = json.loads(line)["log_probabilities"].items()
+                known |= {key: np.array(one, dtype=np.float64) for key, one in rows}
+            except (ValueError, TypeError, KeyError, AttributeError):
                 broken += 1
     if known or broken:
         logger.info("%d rows of this model are scored already", len(known))
     if broken:
-        logger.warning("%d rows that were kept cannot be read, and are scored again", broken)
+        logger.warning("%d batches that were kept cannot be read, and are scored again", broken)
     return known

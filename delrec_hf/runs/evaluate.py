@@ -32,7 +32,7 @@ from delrec_hf.evaluation.whole_catalogue import (
     summarise_whole_catalogue,
     whole_catalogue,
 )
-from delrec_hf.files import read_json, write_json, write_text
+from delrec_hf.files import read_json, replace_file, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import some_users
 from delrec_hf.logging import get_logger
@@ -251,8 +251,8 @@ def _keep_scores(run: Run, scores: Scores) -> None:
     for system, found in scores.by_system.items():
         kept = kept.add_column(system, list(found))
     logs = run.folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    kept.to_parquet(str(logs / "scores.parquet"))
+    with replace_file(logs / "scores.parquet") as aside:
+        kept.to_parquet(str(aside))
 
 
 def _keep_users(run: Run, scores: Scores, blocks: Mapping[str, tuple[Dataset, PerUser]]) -> None:

@@ -1,7 +1,7 @@
 """Running the stages of a recipe: finished ones are skipped, killed ones go on where they were."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from accelerate import PartialState
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.templates import load_domain
 from delrec_hf.logging import get_logger
+from delrec_hf.runs.lock import alone_in
 from delrec_hf.runs.order import STAGES, Stage
 from delrec_hf.runs.prints import stage_step
 from delrec_hf.runs.recipe import Recipe
@@ -29,20 +30,27 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
         only: Run this stage alone; the stages that it comes after must be finished.
 
     Raises:
-        InputError: If the recipe cannot be used, or a stage that `only` needs is not finished.
+        InputError: If the recipe cannot be used, a stage that `only` needs is not finished, or
+            another run is at work in the folder.
     """
     import torch
 
-    if recipe.seeds:
-        PartialState(cpu=not torch.accelerator.is_available())
-        run_seeds(recipe, lambda one: run_recipe(one, only), report=only in (None, "evaluate"))
-        return
     state = PartialState(cpu=not torch.accelerator.is_available())
+    if recipe.seeds:
+        with alone_in(recipe.output_dir):
+            run_seeds(recipe, lambda one: run_recipe(one, only), report=only in (None, "evaluate"))
+        return
     if state.num_processes > 1:
         logger.info("%d processes share the work", state.num_processes)
     stages = [stage for stage in STAGES if only is None or _takes_part(stage, only, recipe)]
     check_sections(recipe, [section for stage in stages for section in stage.sections])
-    _check_folder(recipe.output_dir)
+    with alone_in(recipe.output_dir):
+        _run_stages(recipe, stages, only)
+
+
+def _run_stages(recipe: Recipe, stages: Sequence[Stage], only: str | None) -> None:
+    """Run what is not finished of some stages, or `only` one after those that it needs."""
+    state = PartialState()
     prints: dict[str, str] = {}
     finished: set[str] = set()
     for stage in stages:
@@ -57,8 +65,8 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
         finished.add(stage.name)
         run = Run(recipe, step.print_, frozenset(finished), dict(prints))
         work = partial(WORK[stage.name], run)
-        ran = once(step, recipe.output_dir, recipe.siblings, work, _reads(stage, recipe))
-        if ran and state.is_main_process:
+        once(step, recipe.output_dir, recipe.siblings, work, _reads(stage, recipe))
+        if state.is_main_process:  # also those of a run that was killed just before this
             _remove_checkpoints(recipe.output_dir / "checkpoints", stage.name)
         state.wait_for_everyone()
 
@@ -96,15 +104,6 @@ def check_sections(recipe: Recipe, needed: Iterable[str]) -> None:
     for section in dict.fromkeys([*needed, *recipe.sections]):
         run.settings(section)
     load_domain(recipe.settings("data").domain)
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output_dir {folder} cannot be a folder: {error.strerror}; give another one"
-        ) from error
 
 
 def _remove_checkpoints(folder: Path, stage: str) -> None:

@@ -70,7 +70,7 @@ def found(step: Step, folder: Path, siblings: Sequence[Path]) -> bool:
 
 def once(
     step: Step, folder: Path, siblings: Sequence[Path], work: Callable[[], None], reads: str
-) -> bool:
+) -> None:
     """Do a step, unless it is finished or another run has done the same.
 
     All processes of a launch call this together.
@@ -81,16 +81,13 @@ def once(
         siblings: Folders of runs whose output is taken where it is of the same step.
         work: Does it.
         reads: What it reads, for the log.
-
-    Returns:
-        Whether it was done now.
     """
     state, record = PartialState(), RunRecord(folder)
     why = record.why_again(step.name, step.settings)
     if step.is_done(folder):
         logger.info("%s: finished before, skipped", step.name)
     if found(step, folder, siblings):
-        return False
+        return
     logger.info("%s: reads %s", step.name, reads)
     if why is not None:
         logger.info("%s: runs again: %s", step.name, why)
@@ -105,7 +102,6 @@ def once(
     state.wait_for_everyone()
     written = ", ".join(str(folder / name) for name in step.writes)
     logger.info("%s: wrote %s in %.0f s", step.name, written, seconds)
-    return True
 
 
 def _take(step: Step, folder: Path, other: Path) -> None:

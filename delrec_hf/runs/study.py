@@ -14,6 +14,7 @@ from delrec_hf.errors import InputError, suggest
 from delrec_hf.evaluation.study import STUDY_FILE, format_study, summarise_study
 from delrec_hf.files import write_json
 from delrec_hf.logging import get_logger
+from delrec_hf.runs.lock import alone_in
 from delrec_hf.runs.pipeline import check_sections, run_recipe
 from delrec_hf.runs.prints import all_steps
 from delrec_hf.runs.recipe import SECTIONS, Recipe
@@ -55,13 +56,21 @@ def run_study(recipe: Recipe) -> None:
     folder, and all that was found in `study.json`.
 
     Raises:
-        InputError: If the recipe, its `study` or a variant cannot be used.
+        InputError: If the recipe, its `study` or a variant cannot be used, or another run is at
+            work in the folder.
     """
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    PartialState(cpu=not torch.accelerator.is_available())
     variants = variants_of(recipe)
-    recipes = [recipe, *(variant.recipe for variant in variants)]
-    for one in recipes:
+    for one in (recipe, *(variant.recipe for variant in variants)):
         check_sections(one, SECTIONS)
+    with alone_in(recipe.output_dir):
+        _run_variants(recipe, variants)
+
+
+def _run_variants(recipe: Recipe, variants: Sequence[Variant]) -> None:
+    """Run the recipe, then each variant, and after each write what has been found so far."""
+    state = PartialState()
+    recipes = [recipe, *(variant.recipe for variant in variants)]
     _say_what_is_to_do(recipes)
     run_recipe(replace(recipe, study={}))
     _say_how_long(recipes)

@@ -13,6 +13,7 @@ from transformers import TrainerControl
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
+from delrec_hf.checkpoints import CheckpointingTrainer
 from delrec_hf.finite import FiniteTrainer
 from delrec_hf.labels import IGNORED
 from delrec_hf.logging import get_logger
@@ -25,7 +26,7 @@ from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
 logger = get_logger(__name__)
 
 
-class RankingTrainer(FiniteTrainer, SFTTrainer):
+class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
     """TRL's SFTTrainer that learns titles or rankings, and validates by ranking.
 
     Args:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from delrec_hf.callbacks import show_bar_alone
-from delrec_hf.checkpoints import deciding_settings, last_checkpoint
+from delrec_hf.checkpoints import CheckpointingTrainer, deciding_settings, last_checkpoint
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, replace_folder, write_json
@@ -103,7 +103,7 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
     state.wait_for_everyone()
 
 
-class TeacherTrainer(FiniteTrainer):
+class TeacherTrainer(CheckpointingTrainer, FiniteTrainer):
     """A `Trainer` that validates by the rank of the next item in the whole catalogue."""
 
     section = "teacher"
