@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from delrec_hf.errors import InputError
@@ -66,6 +66,10 @@ class CheckpointingTrainer(Trainer):
     may have been set back.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(_Best())
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
@@ -81,13 +85,14 @@ class CheckpointingTrainer(Trainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(str(folder), limit, best, use_mtime=False)
 
-    def _load_best_model(self) -> None:
-        # A state that was read knows where the run's folder lay when the checkpoint was written.
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        if not best.is_dir():  # the Trainer would go on with the last weights
-            raise InputError(f"{best}, the best checkpoint, is gone; run the same command again")
-        self.state.best_model_checkpoint = str(best)
-        super()._load_best_model()
+
+class _Best(TrainerCallback):
+    """Finds the best checkpoint where it lies now; the Trainer forgets one whose folder was moved."""
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if best.is_dir():
+            state.best_model_checkpoint = str(best)
 
 
 @contextmanager
@@ -156,7 +161,11 @@ def _fault(checkpoint: Path) -> str | None:
 def _own_fault(checkpoint: Path) -> str | None:
     if not (checkpoint / _SEAL).is_file():
         return "was never finished"
-    for name, expected in read_json(checkpoint / _SEAL).items():
+    try:
+        sealed = read_json(checkpoint / _SEAL)
+    except InputError:
+        return f"holds a {_SEAL} that was cut short"
+    for name, expected in sealed.items():
         file = checkpoint / name
         if not file.is_file():
             return f"lacks {name}"
