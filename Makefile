@@ -13,7 +13,8 @@ export OMP_WAIT_POLICY := PASSIVE
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(BIN)/python -m pytest \
 	-n $(THREADS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help quickstart smollm2 reproduce-toy reproduce-ml-100k reproduce-beauty test test-fast test-slow test-files lint types wheel clean
+.PHONY: help quickstart smollm2 reproduce-toy reproduce-ml-100k reproduce-beauty test test-fast \
+	test-slow test-files test-kills test-grid lint types wheel clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -63,6 +64,9 @@ test-slow: $(VENV)/.installed  ## Run the tests that take minutes.
 
 test-files: $(VENV)/.installed  ## Prepare 10,000 made-up files, good and damaged (half an hour).
 	DELREC_FILES=10000 $(PYTEST) --dist load -k properties tests/data
+
+test-kills: $(VENV)/.installed  ## Kill runs at 50 random moments and compare what they leave (half an hour).
+	DELREC_KILLS=50 $(PYTEST) --dist load -rP tests/runs/test_kills.py
 
 lint: $(VENV)/.installed  ## Check style and format.
 	$(BIN)/ruff check .

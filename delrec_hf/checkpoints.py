@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
@@ -19,6 +20,7 @@ from delrec_hf.logging import get_logger
 logger = get_logger(__name__)
 
 _SEAL = "seal.json"
+_PUSHED = "last-checkpoint"  # what the Trainer calls it on the Hub
 _NO_ROOM = 2**20  # bytes; what is left of a disk that torch could not write to
 
 _SHOWN_ONLY = (
@@ -70,6 +72,20 @@ class CheckpointingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.add_callback(_Best())
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self._is_over():  # killed behind its last step: the Trainer would take one more
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _is_over(self) -> bool:
+        """Say whether the checkpoint that was gone on from is that of the last step."""
+        told = self.state.stateful_callbacks.get("TrainerControl", {})
+        control = told[-1] if isinstance(told, list) else told
+        stopped = control.get("args", {}).get("should_training_stop", False)
+        resumed = 0 < self.state.global_step == self._initial_global_step
+        return resumed and (stopped or self.state.global_step >= self.state.max_steps)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
@@ -85,9 +101,40 @@ class CheckpointingTrainer(Trainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(str(folder), limit, best, use_mtime=False)
 
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Make the repository of `push_to_hub`.
+
+        Raises:
+            InputError: If it cannot be reached.
+        """
+        try:
+            super().init_hf_repo(*args, **kwargs)
+        except (HfHubHTTPError, OSError) as error:
+            raise InputError(
+                f"`push_to_hub` cannot make the repository {self.args.hub_model_id}: "
+                f"{' '.join(str(error).split())}; check its name, the token's right to write and "
+                "the connection, or set `push_to_hub: false`"
+            ) from error
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero():
+            checkpoint = Path(checkpoint_folder)
+            _seal(checkpoint)  # also where it goes to
+            if (checkpoint / "prompt").is_dir():  # the Trainer knows of adapters at the root alone
+                beside = Path(self.args.output_dir) / "prompt"
+                shutil.copytree(checkpoint / "prompt", beside, dirs_exist_ok=True)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        pushed = getattr(self, "push_in_progress", None)
+        for job in [] if pushed is None else pushed.jobs:
+            if job.exception() is not None:
+                logger.warning("a checkpoint was not pushed: %s", job.exception())
+
 
 class _Best(TrainerCallback):
-    """Finds the best checkpoint where it lies now; the Trainer forgets one whose folder was moved."""
+    """Finds the best checkpoint where it lies now: the Trainer forgets one that was moved."""
 
     def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
         best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
@@ -112,6 +159,7 @@ def last_checkpoint(folder: str | Path, fingerprint: str) -> str | None:
     """Return the last whole checkpoint of a training with the same inputs and settings.
 
     Checkpoints that were cut short, which a line names, and those of another training are removed.
+    One that `hub_strategy: checkpoint` had pushed, downloaded into the folder, is one like others.
     With several processes the first one does this and the others wait.
 
     Args:
@@ -121,6 +169,7 @@ def last_checkpoint(folder: str | Path, fingerprint: str) -> str | None:
     state = PartialState()
     place = Path(folder)
     if state.is_main_process:
+        _take_up(place / _PUSHED)
         mark = place / "fingerprint"
         same = mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint
         faults = {one: _fault(one) for one in place.glob("checkpoint-*")} if same else {}
@@ -138,6 +187,15 @@ def last_checkpoint(folder: str | Path, fingerprint: str) -> str | None:
     if found:
         logger.info("continues from %s", found)
     return found
+
+
+def _take_up(pushed: Path) -> None:
+    """Give a checkpoint that was downloaded the name that it had before it was pushed."""
+    if pushed.is_dir() and _own_fault(pushed) is None:
+        step = read_json(pushed / "trainer_state.json")["global_step"]
+        named = pushed.with_name(f"checkpoint-{step}")
+        shutil.rmtree(named, ignore_errors=True)
+        pushed.rename(named)
 
 
 def _seal(checkpoint: Path) -> None:

@@ -6,17 +6,25 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from transformers import TrainerCallback
 
 from delrec_hf.checkpoints import last_checkpoint
+from delrec_hf.errors import InputError
 from delrec_hf.training.recommendation import RecommendationTrainer
 
 Finetuner = Callable[..., RecommendationTrainer]
-EACH_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "lora_dropout": 0.1, "save_total_limit": 9}
+EACH_STEP: dict[str, Any] = {
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "lora_dropout": 0.1,
+    "save_total_limit": 9,
+}
 PRINT = "of these settings"
 FILES = (
     "adapter_model.safetensors",
@@ -133,6 +141,18 @@ def tell_best(checkpoint: Path, step: int) -> None:
     _seal(checkpoint)
 
 
+def test_a_training_killed_behind_its_last_step_takes_no_more(
+    trained: tuple[Path, dict[str, torch.Tensor]], finetuner: Finetuner, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(trained[0], folder)
+    trainer = finetuner(folder, None, **EACH_STEP)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder, PRINT))
+    assert trainer.state.global_step == 4
+    for name, value in weights(trainer).items():
+        assert torch.equal(value, trained[1][name]), name
+
+
 class ClockSetBack(TrainerCallback):
     """Makes each checkpoint look older than those before it."""
 
@@ -196,3 +216,91 @@ def test_the_best_checkpoint_is_found_where_the_folder_was_moved(
     assert trainer.state.best_global_step == 1
     for name, value in weights(trainer).items():
         assert torch.equal(value, weights(straight)[name]), name
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What the Hub would hold, by path; calls are caught where they would leave the machine."""
+    files: dict[str, bytes] = {}
+
+    def create_repo(self: Any, repo_id: str, **options: Any) -> Any:
+        return SimpleNamespace(repo_id=repo_id)
+
+    def create_commit(self: Any, repo_id: str, operations: Any, **options: Any) -> None:
+        for one in operations:
+            with one.as_file() as stream:
+                files[one.path_in_repo] = stream.read()
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "create_commit", create_commit)
+    monkeypatch.setattr("huggingface_hub.hf_api.is_xet_available", lambda: False)
+    return files
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
+def test_each_hub_strategy_pushes_what_it_says_and_a_training_goes_on_from_it(
+    finetuner: Finetuner,
+    load_tiny: Callable[..., Any],
+    save_prompt: Callable[..., Path],
+    tmp_path: Path,
+    pushed: dict[str, bytes],
+    strategy: str,
+) -> None:
+    prompt = save_prompt(load_tiny())
+    given = {**EACH_STEP, "save_steps": 2, "hub_strategy": strategy, "hub_always_push": True}
+    last_checkpoint(tmp_path / "here", PRINT)
+    straight = finetuner(
+        tmp_path / "here", prompt, **given, push_to_hub=True, hub_model_id="someone/films"
+    )
+    straight.train()
+    if strategy == "end":  # the finished model goes by `delrec push`
+        assert pushed == {}
+        return
+    names = ["adapter_model.safetensors", "prompt/adapter_model.safetensors"]
+    expected = {"checkpoint": ["last-checkpoint"], "every_save": []}.get(
+        strategy, ["checkpoint-2", "checkpoint-4"]
+    )
+    for name in names:
+        assert pushed[name] == (tmp_path / "here/checkpoint-4" / name).read_bytes()
+    assert {name.partition("/")[0] for name in pushed if "checkpoint-" in name} <= {*expected}
+    for place in expected:
+        assert {f"{place}/{name}" for name in (*names, "optimizer.pt", "seal.json")} <= {*pushed}
+        step = int(place.partition("-")[2]) if place != "last-checkpoint" else 4
+        there = tmp_path / place
+        for name, content in pushed.items():
+            if name == "fingerprint" or name.startswith(f"{place}/"):
+                (there / name).parent.mkdir(parents=True, exist_ok=True)
+                (there / name).write_bytes(content)
+        assert last_checkpoint(there, PRINT) == str(there / f"checkpoint-{step}")
+        trainer = finetuner(there, prompt, **EACH_STEP)
+        trainer.train(resume_from_checkpoint=last_checkpoint(there, PRINT))
+        for name, value in weights(trainer).items():
+            assert torch.equal(value, weights(straight)[name]), name
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    finetuner: Finetuner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_repo(self: Any, repo_id: str, **options: Any) -> None:
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    with pytest.raises(InputError, match="repository someone/films: no route to host; check"):
+        finetuner(tmp_path, None, push_to_hub=True, hub_model_id="someone/films")
+
+
+def test_a_push_that_fails_is_told_and_the_training_goes_on(
+    finetuner: Finetuner,
+    tmp_path: Path,
+    pushed: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def create_commit(self: Any, repo_id: str, **options: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(HfApi, "create_commit", create_commit)
+    given = {"push_to_hub": True, "hub_model_id": "someone/films", "save_steps": 4}
+    finetuner(tmp_path, None, **{**EACH_STEP, **given}).train()
+    assert "a checkpoint was not pushed: no route to host" in caplog.messages
+    assert steps(tmp_path) == [4]

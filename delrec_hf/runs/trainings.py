@@ -81,7 +81,9 @@ def control_prompt(run: Run, control: str) -> Path | None:
         given = given | {"tasks": rest, "metric_for_best_model": None}
         sections = run.recipe.sections | {"distil": given}
         other = replace(run, recipe=replace(run.recipe, sections=sections))
-        train_prompt(other, other.trainer_settings("distil", place), folder, f"distil-{control}")
+        config = other.trainer_settings("distil", place)
+        config.push_to_hub = False  # one repository holds one prompt
+        train_prompt(other, config, folder, f"distil-{control}")
         return folder
     backbone, tokenizer = run.backbone()
     if PartialState().is_main_process:
@@ -111,6 +113,7 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     place = "alone" if prompt is None else "behind a soft prompt"
     logger.info("finetune: %s, LoRA %s", name, place)
     config = run.trainer_settings("finetune", f"finetune/{name}")
+    config.push_to_hub &= name == "delrec"  # one repository holds one model
     backbone, tokenizer = run.backbone()
     write = run.instruction_rows(tokenizer, config.seed)
     examples = run.prepared.examples["train"]
