@@ -1,0 +1,308 @@
+"""What a forward and backward cost: operations and memory, counted without weights, and time.
+
+Nothing is estimated that can be counted. The backbone is built from its config alone, of tensors
+that have a shape and no content (`FakeTensorMode`). One batch goes through it, forward and
+backward, as the trainers send it; the matrix products are counted, and so is every tensor from
+where it is made to where it is let go. Whatever a layer saves for its gradient is therein.
+
+Time is measured: the same batch through the same code, with random weights, of one and of three
+layers. The difference is what a layer costs here, the rest is the output layer.
+"""
+
+import copy
+import time
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
+
+from delrec_hf.errors import InputError
+from delrec_hf.ranking import budget
+from delrec_hf.ranking.support import way_of
+from delrec_hf.training.recommendation import FinetuneConfig, with_lora
+
+_CUTS = (1, 3)  # layers of the two backbones that are timed
+_TRIAL = 2.0  # seconds that one of them may take, once warm
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that go through one forward.
+
+    Attributes:
+        rows: How many.
+        length: Tokens of each, virtual ones and padding included.
+        scored: Positions of all rows together whose next token is wanted.
+    """
+
+    rows: int
+    length: int
+    scored: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is done with a batch.
+
+    Attributes:
+        lora: Settings of the LoRA that learns, or is there; None: none is.
+        learns: Whether a gradient is taken: of LoRA, or without one of the soft prompt.
+        all_positions: Whether every position is turned into logits, as TRL's loss does on a CPU.
+        checkpointing: Whether layers are computed again on the way back.
+        autocast: Whether products are of bfloat16, whatever the weights are.
+    """
+
+    lora: FinetuneConfig | None = None
+    learns: bool = True
+    all_positions: bool = False
+    checkpointing: bool = False
+    autocast: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one pass of a batch costs.
+
+    Attributes:
+        linear: Operations of matrix products, for each token.
+        attention: Operations of attention, for each pair of tokens of a row.
+        head: Operations of the output layer, for each scored position.
+        memory: Bytes held at once besides the weights.
+    """
+
+    linear: float
+    attention: float
+    head: float
+    memory: int
+
+    def operations(self, tokens: float, pairs: float, scored: float) -> float:
+        """Return the operations of so many tokens, pairs of tokens of a row, and positions."""
+        return self.linear * tokens + self.attention * pairs + self.head * scored
+
+    def of(self, batch: Batch) -> float:
+        """Return the operations of a batch."""
+        tokens = batch.rows * batch.length
+        return self.operations(tokens, tokens * batch.length, batch.scored)
+
+
+def build(config: PreTrainedConfig, dtype: torch.dtype, what: Pass) -> PreTrainedModel:
+    """Return a backbone of random weights, its LoRA injected; on the meta device of none."""
+    model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
+    model.requires_grad_(False)
+    if what.lora is not None:
+        tuned: PeftModel = with_lora(model, what.lora, None)
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        model = tuned.get_base_model()
+    if what.all_positions:
+        add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    if what.checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.train(what.learns)
+
+
+def count(config: PreTrainedConfig, dtype: torch.dtype, what: Pass, batch: Batch) -> Cost:
+    """Count the operations and the memory of a batch, without weights.
+
+    Raises:
+        InputError: If the backbone cannot be run without them.
+    """
+    try:
+        with torch.device("meta"):
+            model = build(config, dtype, what)
+        with FakeTensorMode():
+            _place(model)
+            return _count(model, what, batch)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a model's code stumbles over where tensors are empty
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise InputError(
+            f"a backbone of type `{config.model_type}` cannot be counted without its weights: "
+            f"{reason}; measure a few steps instead (`max_steps: 5`)"
+        ) from error
+
+
+def _place(model: PreTrainedModel) -> None:
+    """Replace tensors of the meta device by such as pretend to lie on the CPU, as its kernels do.
+
+    Kernels differ in what they save: attention on the meta device keeps every weight of every pair.
+    """
+    made: dict[torch.Tensor, torch.Tensor] = {}  # tied weights stay tied
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, one in held.items():
+                if one is not None and one not in made:
+                    made[one] = torch.empty(one.shape, dtype=one.dtype)
+                    if isinstance(one, nn.Parameter):
+                        made[one] = nn.Parameter(made[one], requires_grad=one.requires_grad)
+                held[name] = None if one is None else made[one]
+
+
+def _count(model: PreTrainedModel, what: Pass, batch: Batch) -> Cost:
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    counted = FlopCounterMode(
+        display=False, custom_mapping={flash: _attention, back: _attention_backward}
+    )
+    held = _Held(model)
+    with counted, held:
+        _once(model, what, batch)
+    # Computed again on the way back, and the gradient that flows on: the output layer is frozen.
+    head = 2 * model.get_output_embeddings().weight.numel() * (3 if what.learns else 1)
+    found = counted.get_flop_counts()["Global"].items()
+    pairs = sum(n for op, n in found if "bmm" in str(op) or "attention" in str(op))
+    tokens = batch.rows * batch.length
+    return Cost(
+        linear=(counted.get_total_flops() - pairs - head * batch.scored) / tokens,
+        attention=pairs / (tokens * batch.length),
+        head=head,
+        memory=held.most,
+    )
+
+
+def seconds_per_operation(
+    config: PreTrainedConfig, dtype: torch.dtype, what: Pass, batch: Batch, device: torch.device
+) -> float:
+    """Measure what an operation of this backbone takes here: of one thread's work on a CPU.
+
+    Args:
+        config: The backbone's.
+        dtype: Of its weights.
+        what: What is done.
+        batch: A batch as it comes.
+        device: Where.
+    """
+    layers = config.get_text_config().num_hidden_layers
+    cuts = [min(one, layers) for one in _CUTS]
+    taken = [_trial(_cut(config, one), dtype, what, batch, device) for one in sorted(set(cuts))]
+    a_layer = (taken[-1] - taken[0]) / max(1, cuts[1] - cuts[0])
+    whole = taken[0] + max(0.0, a_layer) * (layers - cuts[0])
+    return whole / count(config, dtype, what, batch).of(batch)
+
+
+def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """Return the config of the same backbone with the first so many layers."""
+    short = copy.deepcopy(config)
+    text = short.get_text_config()
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and len(value) == text.num_hidden_layers:
+            setattr(text, name, value[:layers])
+    text.num_hidden_layers = layers
+    return short
+
+
+def _trial(
+    config: PreTrainedConfig, dtype: torch.dtype, what: Pass, batch: Batch, device: torch.device
+) -> float:
+    """Return the seconds of one pass, the shortest of several."""
+    with torch.device(device):
+        model = build(config, dtype, what)
+        _once(model, what, batch)
+        found, spent = [], 0.0
+        while not found or (spent < _TRIAL and len(found) < 5):
+            start = _clock(device)
+            _once(model, what, batch)
+            found.append(_clock(device) - start)
+            spent += found[-1]
+    return min(found)
+
+
+def _clock(device: torch.device) -> float:
+    """Return seconds: of a CPU those of its threads' work, shared out over them."""
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def _once(model: PreTrainedModel, what: Pass, batch: Batch) -> None:
+    """Send a batch through a backbone as trainers and rankings do: forward, loss, backward."""
+    rows, length, own = batch.rows, batch.length, model.get_input_embeddings().weight
+    embeds = torch.zeros(rows, length, own.shape[1], dtype=own.dtype)
+    inputs: dict[str, Any] = {"inputs_embeds": embeds, "use_cache": not what.learns}
+    if way_of(model)[0] == "tree":  # a mask that says of each token which ones it sees
+        inputs["attention_mask"] = torch.zeros(rows, 1, length, length, dtype=own.dtype)
+        inputs["position_ids"] = torch.arange(length).expand(rows, -1)
+    if not what.learns:
+        with torch.inference_mode():
+            _scored(model, model.base_model(**inputs).last_hidden_state, batch)
+        return
+    embeds.requires_grad_(what.lora is None)
+    with torch.autocast(embeds.device.type, torch.bfloat16, enabled=what.autocast):
+        if what.all_positions:
+            labels = torch.zeros(rows, length, dtype=torch.long)
+            loss = model(**inputs, labels=labels, fused_lm_head=True).loss
+        else:
+            loss = _scored(model, model.base_model(**inputs).last_hidden_state, batch)
+    loss.backward()
+
+
+def _scored(model: PreTrainedModel, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Turn scored positions into logits and log-probabilities: see `log_probabilities`."""
+    states = hidden.reshape(-1, hidden.shape[-1])[: batch.scored]
+    output = model.get_output_embeddings()
+
+    def project(some: torch.Tensor) -> torch.Tensor:
+        logits = output(some).float()
+        return logits[:, 0] - torch.cat([part.logsumexp(1) for part in logits.split(64)])
+
+    parts = states.split(max(1, budget.LOGITS // output.weight.shape[0]))
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(project, one, use_reentrant=False) for one in parts]).sum()
+    return torch.cat([project(one) for one in parts]).sum()
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+class _Held(TorchDispatchMode):
+    """Follows what is allocated and let go.
+
+    Args:
+        model: What is there already, and does not count.
+
+    Attributes:
+        most: The most bytes held at once.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.most = self._now = 0
+        there = (*model.parameters(), *model.buffers())
+        self._known = {one.untyped_storage()._cdata for one in there}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def] # noqa: ARG002
+        found = func(*args, **(kwargs or {}))
+        for one in tree_leaves(found):
+            if isinstance(one, torch.Tensor):
+                self._take(one.untyped_storage())
+        return found
+
+    def _take(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self._now += size
+            self.most = max(self.most, self._now)
+            weakref.finalize(storage, self._let_go, key, size)
+
+    def _let_go(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size
