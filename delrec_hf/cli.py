@@ -139,6 +139,7 @@ def _add_recipe_commands(commands: "argparse._SubParsersAction[_Parser]") -> Non
     inspect.epilog = "Any key of the recipe's section `data` is a flag: `--min_rating 4`."
     inspect.set_defaults(takes_recipe_flags=True)
     _add_audit(commands)
+    _add_plan(commands)
     for command in (quickstart, whole, study, *single):
         command.add_argument(
             "--accelerate_config",
@@ -164,6 +165,20 @@ def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     audit.epilog = "Any key of the recipe's section `data` is a flag: `--min_rating 4`."
     audit.set_defaults(takes_recipe_flags=True)
+
+
+def _add_plan(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    plan = _add(commands, "plan", "say what a recipe costs before anything starts", _plan)
+    plan.add_argument("--config", metavar="RECIPE.yaml", required=True, help="the recipe")
+    plan.add_argument("--device_memory", metavar="SIZE", help="what a GPU has, such as 24GB")
+    plan.add_argument(
+        "--tflops",
+        metavar="N",
+        help="rate of a GPU, such as 300; default: measured here",
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.epilog = "Any recipe key is a flag: `--SECTION.KEY VALUE`; flags win over the file."
+    plan.set_defaults(takes_recipe_flags=True)
 
 
 def _add(commands, name, description, run):  # type: ignore[no-untyped-def]
@@ -258,6 +273,23 @@ def _audit(known: argparse.Namespace, flags: Sequence[str]) -> int:
         print(table(found, checked))
     bad = {"warning": ("warning", "error"), "error": ("error",), None: ()}[known.fail_on]
     return int(any(one.severity in bad for one in found))
+
+
+def _plan(known: argparse.Namespace, flags: Sequence[str]) -> None:
+    import json
+    from dataclasses import asdict
+
+    from delrec_hf.runs.recipe import load_recipe
+
+    recipe = load_recipe(known.config, flags)
+    from delrec_hf.runs.plan import as_table, parse_memory, parse_tflops, plan_recipe
+
+    plan = plan_recipe(
+        recipe,
+        None if known.device_memory is None else parse_memory(known.device_memory),
+        None if known.tflops is None else parse_tflops(known.tflops),
+    )
+    print(json.dumps(asdict(plan), indent=2) if known.json else as_table(plan))
 
 
 def _say(recipe: Recipe) -> None:

@@ -72,7 +72,7 @@ def _all_positions(
 ) -> tuple[Dataset, InstructionRows]:
     """Return examples drawn at all training positions, and what words them."""
     prepared = run.prepared
-    train = prepared.training_examples(_examples_of(config, prepared), config.seed)
+    train = prepared.training_examples(examples_of(config, prepared), config.seed)
     teacher = load_label_teacher(run.folder / "teacher", prepared)
     drawn = train.select_columns(["user_id", "position"]).with_format("arrow")[:]
     places = Dataset(drawn.group_by(["user_id", "position"]).aggregate([]))
@@ -84,7 +84,7 @@ def _all_positions(
     )
 
 
-def _examples_of(config: DistilConfig, prepared: PreparedData) -> int:
+def examples_of(config: DistilConfig, prepared: PreparedData) -> int:
     """Return how many examples a training on all positions reads, each with its own candidates."""
     if config.max_steps > 0:
         return (

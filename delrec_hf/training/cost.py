@@ -288,7 +288,7 @@ class _Held(TorchDispatchMode):
         there = (*model.parameters(), *model.buffers())
         self._known = {one.untyped_storage()._cdata for one in there}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         found = func(*args, **(kwargs or {}))
         for one in tree_leaves(found):
             if isinstance(one, torch.Tensor):

@@ -1,0 +1,191 @@
+"""What the backbone of a recipe costs on a device, before its weights are there."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from delrec_hf.errors import InputError
+from delrec_hf.logging import get_logger
+from delrec_hf.modeling.backbone import BackboneConfig
+from delrec_hf.resources import resource
+from delrec_hf.runs.lengths import Reading
+from delrec_hf.training.cost import Batch, Cost, Pass, build, count, seconds_per_operation
+from delrec_hf.training.recommendation import FinetuneConfig
+
+logger = get_logger(__name__)
+
+EFFICIENCY = 0.35
+"""What training and ranking reach of the rate of large matrix products; see docs/plan.md."""
+
+RETAINED = {"cpu": 1.4, "other": 1.1}
+"""Memory that a process holds for each byte of its tensors: allocators keep what is let go."""
+
+_BYTES_4BIT = 0.516  # NF4 with double quantisation: 4 bits, and 8.25 bits for 64 of them
+_BYTES_8BIT = 1.0
+
+
+@dataclass(frozen=True)
+class BackboneCost:
+    """Counts and measures passes of a backbone; each once.
+
+    Attributes:
+        config: The backbone's own config.
+        loading: How the recipe loads it.
+        flops: What the device does in a second in large matrix products; None: measured here.
+        on_device: Whether the plan is for a GPU, where tensors alone count.
+        base: Bytes that the process holds before there is a model.
+    """
+
+    config: PreTrainedConfig
+    loading: BackboneConfig
+    flops: float | None
+    on_device: bool
+    base: int
+    _counted: dict[tuple[object, ...], Cost] = field(default_factory=dict)
+    _rates: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, or of what quantised ones compute in."""
+        if self.loading.torch_dtype != "auto":
+            return getattr(torch, self.loading.torch_dtype)
+        if self.loading.load_in_4bit:
+            return torch.bfloat16
+        return self.config.dtype or torch.float32
+
+    def changed(self, **loading: object) -> "BackboneCost":
+        """Return the same backbone, loaded otherwise."""
+        return replace(self, loading=replace(self.loading, **loading), _counted={}, _rates={})
+
+    @property
+    def efficiency(self) -> float:
+        """What is reached of the rate of large matrix products."""
+        return EFFICIENCY
+
+    def parameters(self) -> int:
+        """Return how many parameters the backbone has."""
+        return sum(one.numel() for one in self._empty().parameters())
+
+    def trainable(self, lora: FinetuneConfig | None, virtual: int) -> int:
+        """Return how many parameters learn: those of LoRA, or without one the soft prompt's."""
+        if lora is None:
+            return virtual * self._empty().get_input_embeddings().weight.shape[1]
+        model = self._empty(lora)
+        return sum(one.numel() for one in model.parameters() if one.requires_grad)
+
+    def _empty(self, lora: FinetuneConfig | None = None) -> PreTrainedModel:
+        with torch.device("meta"):
+            return build(self.config, self.dtype, Pass(lora))
+
+    def weights(self) -> int:
+        """Return the bytes of the weights; layers of 4 or 8 bits as bitsandbytes keeps them."""
+        model = self._empty()
+        whole = sum(one.numel() for one in model.parameters()) * self.dtype.itemsize
+        kept = {"load_in_4bit": _BYTES_4BIT, "load_in_8bit": _BYTES_8BIT}
+        size = next((n for key, n in kept.items() if getattr(self.loading, key)), None)
+        if size is None:
+            return whole
+        output = model.get_output_embeddings()
+        linear = sum(
+            one.weight.numel()
+            for one in model.modules()
+            if isinstance(one, nn.Linear) and one is not output
+        )
+        return int(whole - linear * (self.dtype.itemsize - size))
+
+    def cost(self, what: Pass, batch: Batch) -> Cost:
+        """Return what a batch costs."""
+        key = (_key(what), batch)
+        if key not in self._counted:
+            self._counted[key] = count(self.config, self.dtype, what, batch)
+        return self._counted[key]
+
+    def memory(self, what: Pass, batch: Batch, held: float = 0) -> int:
+        """Return the bytes of a process at its peak.
+
+        Args:
+            what: What it does.
+            batch: The largest batch.
+            held: Bytes that are there beside the weights all the time.
+        """
+        tensors = self.cost(what, batch).memory + held
+        kept = RETAINED["other" if self.on_device else "cpu"]
+        return int((0 if self.on_device else self.base) + self.weights() + kept * tensors)
+
+    def seconds(self, what: Pass, batch: Batch, reading: Reading) -> float:
+        """Return how long it takes to read so much.
+
+        Args:
+            what: What is done.
+            batch: A batch as it comes.
+            reading: All that is read.
+        """
+        cost = self.cost(what, batch)
+        operations = cost.operations(reading.tokens, reading.pairs, reading.scored)
+        return operations * self._seconds_per_operation(what, batch)
+
+    def _seconds_per_operation(self, what: Pass, batch: Batch) -> float:
+        if self.flops is not None:
+            return 1 / (EFFICIENCY * self.flops)
+        key = _key(what)
+        if key not in self._rates:
+            device = torch.accelerator.current_accelerator() or torch.device("cpu")
+            logger.info("plan: timing a few layers on %s", device)
+            timed = seconds_per_operation(self.config, self.dtype, what, batch, device)
+            self._rates[key] = timed
+        return self._rates[key]
+
+
+def _key(what: Pass) -> tuple[object, ...]:
+    return (id(what.lora), what.learns, what.all_positions, what.checkpointing, what.autocast)
+
+
+def read_config(loading: BackboneConfig) -> PreTrainedConfig:
+    """Read the backbone's config alone.
+
+    Raises:
+        InputError: If it is neither in a folder nor can be had from the Hub.
+    """
+    try:
+        return AutoConfig.from_pretrained(
+            place_of(loading),
+            revision=loading.model_revision,
+            trust_remote_code=loading.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the config of backbone `{loading.model_name_or_path}` cannot be had; a folder with "
+            "its config.json and tokenizer files is enough for a plan: give it as "
+            "--backbone.model_name_or_path"
+        ) from error
+
+
+def read_tokenizer(loading: BackboneConfig) -> PreTrainedTokenizerBase | None:
+    """Read the backbone's tokenizer; None if it is not there."""
+    place = place_of(loading)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, revision=loading.model_revision, trust_remote_code=loading.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError, TypeError, AttributeError):
+        return None
+    if Path(place).is_dir() and not any(Path(place).glob("tokenizer*")):
+        return None  # made up from the config's type, without words
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def place_of(loading: BackboneConfig) -> str:
+    """Return the folder or Hub id of a backbone; the toy one is shipped."""
+    name = loading.model_name_or_path
+    return str(resource("recipes/backbones/toy")) if name == "toy" else name
