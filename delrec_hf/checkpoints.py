@@ -38,6 +38,7 @@ _PLACE_ONLY = (
     "dataloader_prefetch_factor dataset_num_proc save_on_each_node save_total_limit "
     "save_only_model enable_jit_checkpoint resume_from_checkpoint"
 )
+_AS_BEFORE = {"lora_type": "lora"}  # newer keys, with the value that changes no finished training
 _WITHOUT_EFFECT = frozenset(f"{_SHOWN_ONLY} {_PLACE_ONLY}".split())
 
 
@@ -45,7 +46,8 @@ def deciding_settings(config: TrainingArguments, given: Iterable[str] = ()) -> d
     """Return the settings that decide what a training makes, defaults filled in.
 
     What only shows things, and where and over how many machines it runs, is left out. So is what
-    is not set (None): a library's new key changes no training. `bf16` counts where it was given
+    is not set (None): a library's new key changes no training; nor does a new key of our own that
+    says what was so before. `bf16` counts where it was given
     alone: its default depends on the machine.
 
     Args:
@@ -56,7 +58,7 @@ def deciding_settings(config: TrainingArguments, given: Iterable[str] = ()) -> d
     return {
         name: value
         for name, value in config.to_dict().items()
-        if value is not None and name not in left_out
+        if value is not None and name not in left_out and _AS_BEFORE.get(name) != value
     }
 
 

@@ -1,5 +1,6 @@
 """What untrained backbones of several shapes are made from: configs, and one tokenizer for all."""
 
+from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -59,6 +60,21 @@ SHAPES: dict[str, Any] = {
         initializer_range=0.2, bos_token_id=None, eos_token_id=2, pad_token_id=0,
     ),
 }  # fmt: skip
+_WIDE = _GQA | {"hidden_size": 64, "intermediate_size": 64}  # bitsandbytes quantises blocks of 64
+SHAPES |= {
+    f"{name}-64{'-tied' if tied else ''}": partial(make, **given, tie_word_embeddings=tied)
+    for tied in (False, True)
+    for name, make, given in (
+        ("llama", LlamaConfig, _WIDE),
+        ("qwen3", Qwen3Config, _WIDE | {"head_dim": 16}),
+        (
+            "gemma3",
+            Gemma3TextConfig,
+            _WIDE | {"head_dim": 16, "sliding_window": 512, "query_pre_attn_scalar": 16},
+        ),
+        ("gpt_neox", GPTNeoXConfig, _SHAPE | {"hidden_size": 64, "intermediate_size": 64}),
+    )
+}
 
 
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:

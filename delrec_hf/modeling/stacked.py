@@ -21,6 +21,7 @@ from delrec_hf.modeling.adapters import (
     ADAPTER_WEIGHTS,
     adapter_weights,
     load_lora,
+    name_magnitudes_for_transformers,
     read_lora,
 )
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
@@ -248,6 +249,7 @@ class DelRecModel(PeftModelForCausalLM):
                 named = copy.deepcopy(config)
                 named.base_model_name_or_path = name
                 named.save_pretrained(str(folder))
+            name_magnitudes_for_transformers(folder)
         self._save_prompt(folder / PROMPT_FOLDER if self.has_lora else folder, name)
 
     def load_adapter(self, model_id: str | Path, *_: Any, **__: Any) -> None:

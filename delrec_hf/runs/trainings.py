@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from delrec_hf.checkpoints import last_checkpoint
@@ -15,6 +16,7 @@ from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
+from delrec_hf.modeling.adapters import as_lora
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, INDEX_FILE, ArtefactConfig, hold_teacher
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
@@ -137,15 +139,10 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     if not trainer.accelerator.is_main_process:
         return
     with replace_folder(folder) as aside:
-        named = base_model(run, backbone, folder)["name"]
         if name == "delrec":
             save_artefact(run, model, write, aside)
-        elif isinstance(model, DelRecModel):
-            model.save_pretrained(aside, base_model_name=named)
         else:
-            model.peft_config["default"].base_model_name_or_path = named
-            # What PEFT would look for, embeddings trained along, cannot be there.
-            model.save_pretrained(aside, save_embedding_layers=False)
+            save_adapters(model, aside, base_model(run, backbone, folder)["name"])
         write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
 
 
@@ -154,10 +151,27 @@ def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, A
     return describe_backbone(backbone, run.backbone_config().model_name_or_path, folder)
 
 
+def save_adapters(model: PeftModel, folder: Path, base_model_name: str) -> None:
+    """Save LoRA, and the soft prompt if there is one, as plain PEFT adapters.
+
+    Args:
+        model: A trained model.
+        folder: Where to save.
+        base_model_name: How the adapters' configs name the backbone.
+    """
+    if isinstance(model, DelRecModel):
+        model.save_pretrained(folder, base_model_name=base_model_name)
+    else:
+        model.peft_config["default"].base_model_name_or_path = base_model_name
+        # What PEFT would look for, embeddings trained along, cannot be there.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    as_lora(folder)
+
+
 def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
     """Write the artefact: adapters, tokenizer, catalogue, teacher or index, facts and card."""
     named = base_model(run, model.backbone, run.folder / "model")
-    model.save_pretrained(folder, base_model_name=named["name"])
+    save_adapters(model, folder, named["name"])
     (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
     write.encoder.served_tokenizer().save_pretrained(folder)
     prepared = run.prepared

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -15,6 +16,7 @@ from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
 from delrec_hf.training.common import StageConfig, check_lengths, check_trainer_config
 from delrec_hf.training.listwise import ListwiseCollator
+from delrec_hf.training.rank_allocation import RankAllocation, adalora_config
 from delrec_hf.training.trainer import RankingTrainer
 
 CONTROLS = ("lora-only", "random-prompt", "no-ta", "no-rps")
@@ -24,8 +26,24 @@ CONTROLS = ("lora-only", "random-prompt", "no-ta", "no-rps")
 class FinetuneConfig(StageConfig):
     """Settings of stage 2: every `SFTConfig` key and these; the recipe section `finetune`."""
 
-    lora_r: int = field(default=16, metadata={"help": "rank of the LoRA matrices"})
-    lora_alpha: int = field(default=32, metadata={"help": "LoRA's scale is alpha / rank"})
+    lora_type: Literal["lora", "rslora", "dora", "adalora"] = field(
+        default="lora",
+        metadata={
+            "help": "LoRA; with a scale that suits any rank (rslora); with each weight's size "
+            "learned apart (dora); or with ranks where they do most (adalora)"
+        },
+    )
+    lora_r: int = field(
+        default=16,
+        metadata={
+            "help": "rank of the LoRA matrices; adalora starts with half as many again and leaves "
+            "so many a layer, on average"
+        },
+    )
+    lora_alpha: int = field(
+        default=32,
+        metadata={"help": "LoRA's scale is alpha / rank; with rslora alpha / square root of rank"},
+    )
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout in front of LoRA"})
     lora_target_modules: list[str] | str | None = field(
         default=None,
@@ -75,13 +93,7 @@ def with_lora(
         InputError: If PEFT finds no layer to adapt.
     """
     set_seed(config.seed)
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules,
-    )
+    lora = _lora_config(backbone, config)
     try:
         if prompt_folder is None:
             return get_peft_model(backbone, lora)
@@ -95,6 +107,24 @@ def with_lora(
     model = DelRecModel.with_prompt(backbone, prompt_folder)
     model.train_only("lora")
     return model
+
+
+def _lora_config(backbone: PreTrainedModel, config: FinetuneConfig) -> LoraConfig:
+    layers = config.lora_target_modules
+    settings: dict[str, Any] = {
+        "task_type": TaskType.CAUSAL_LM,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+    }
+    if config.lora_type == "adalora":
+        return adalora_config(backbone, config.lora_r, layers, **settings)
+    return LoraConfig(
+        r=config.lora_r,
+        target_modules=layers,
+        use_rslora=config.lora_type == "rslora",
+        use_dora=config.lora_type == "dora",
+        **settings,
+    )
 
 
 class RecommendationTrainer(RankingTrainer):
@@ -149,6 +179,66 @@ class RecommendationTrainer(RankingTrainer):
             temperature=temperature,
             **kwargs,
         )
+        self._allocation: RankAllocation | None = None
+        backbone = model.get_base_model()
+        if isinstance(backbone.peft_config["default"], AdaLoraConfig):
+            self._check_adalora()
+            self._allocation = RankAllocation(backbone)
+            self.add_callback(self._allocation)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the loss of the rows; with AdaLoRA its gradient is regularised, too.
+
+        The value stays that of the rows, so that losses of training and validation, and of all
+        ways of LoRA, can be compared.
+        """
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self._allocation is None or not self.model.training:
+            return loss
+        regularisation = self._allocation.regularisation()
+        if num_items_in_batch is not None:  # then the Trainer adds up the micro-batches of a step
+            regularisation = regularisation / self.current_gradient_accumulation_steps
+        return loss + regularisation - regularisation.detach()
+
+    def _check_adalora(self) -> None:
+        """Refuse what would allocate by other gradients than those of whole weights.
+
+        Raises:
+            InputError: With the reason and the cure.
+        """
+        cure = "or set `finetune.lora_type: lora`"
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise InputError(
+                "`finetune.lora_type` is adalora, which measures whole weights, and FSDP and "
+                f"DeepSpeed cut them up; train with DDP (accelerate_config ddp), {cure}"
+            )
+        if self.args.fp16:
+            raise InputError(
+                "`finetune.lora_type` is adalora, which measures each step's gradient, and with "
+                f"`finetune.fp16` some overflow; set `finetune.bf16: true`, {cure}"
+            )
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Count a checkpoint as the best only if its ranks are within AdaLoRA's budget."""
+        if self._allocation and not self._allocation.is_settled(self.state.global_step):
+            return False
+        return bool(super()._determine_best_metric(metrics, trial))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._allocation and self.args.should_save:
+            self._allocation.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._allocation and checkpoint is not None:
+            self._allocation.load(Path(checkpoint))
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Any], device: torch.device

@@ -25,11 +25,12 @@ def rows() -> Dataset:
     )
 
 
-def learn_lora(out: Path, batch_size: int) -> None:
+def learn_lora(out: Path, batch_size: int, kind: str) -> None:
     backbone, tokenizer = toy_backbone()
     config = FinetuneConfig(
         output_dir=str(out.with_suffix("")),
         loss="listwise",
+        lora_type=kind,
         per_device_train_batch_size=batch_size,
         lora_dropout=0.0,
         **PLAIN_GRADIENT,

@@ -283,11 +283,12 @@ def test_batches_by_length_hardly_pad(
 
 
 @pytest.mark.slow
-def test_two_processes_learn_lora_as_one(tmp_path: Path, prompt: Path) -> None:
+@pytest.mark.parametrize("kind", ["lora", "adalora"])
+def test_two_processes_learn_lora_as_one(tmp_path: Path, kind: str) -> None:
     found = {}
     for processes, size in ((1, 4), (2, 2)):
         out = tmp_path / f"{processes}.safetensors"
-        run_in(processes, learn_lora, out, size)
+        run_in(processes, learn_lora, out, size, kind)
         found[processes] = load_file(out)
         assert json.loads(out.with_suffix(".json").read_text()) == processes
     assert found[1].keys() == found[2].keys()

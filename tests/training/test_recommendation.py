@@ -163,9 +163,10 @@ def test_gradient_checkpointing_gives_the_same_lora(
         torch.testing.assert_close(value, found[1][name], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["lora", "adalora"])
 @pytest.mark.parametrize("loss", ["title", "listwise"])
 def test_two_micro_batches_of_two_equal_one_batch_of_four(
-    finetuner: Finetuner, prompt: Path, tmp_path: Path, loss: str
+    finetuner: Finetuner, prompt: Path, tmp_path: Path, loss: str, kind: str
 ) -> None:
     found = []
     for size, steps in ((4, 1), (2, 2)):
@@ -173,6 +174,7 @@ def test_two_micro_batches_of_two_equal_one_batch_of_four(
             tmp_path / str(size),
             prompt,
             loss=loss,
+            lora_type=kind,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             lora_dropout=0.0,
