@@ -62,6 +62,9 @@ test-fast: $(VENV)/.installed  ## Run the fast tests.
 test-slow: $(VENV)/.installed  ## Run the tests that take minutes.
 	$(PYTEST) -m "slow and not gpu"
 
+test-grid: $(VENV)/.installed  ## Try every kind of LoRA with every other setting (a quarter of an hour).
+	DELREC_GRID=1 $(PYTEST) --dist load tests/training/test_lora_types.py
+
 test-files: $(VENV)/.installed  ## Prepare 10,000 made-up files, good and damaged (half an hour).
 	DELREC_FILES=10000 $(PYTEST) --dist load -k properties tests/data
 

@@ -113,6 +113,9 @@ def as_lora(folder: Path) -> None:
     `rank_pattern` says how many ranks each layer has. LoRA has one at least: a layer that AdaLoRA
     left none has one of zeros. Adapters of other kinds stay as they are.
 
+    The same numbers are multiplied in another order: in float32 logits agree to 1e-5, and bfloat16
+    rounds a few of them to the neighbouring number.
+
     Args:
         folder: Where PEFT has saved the adapter, with the ranks that were taken set to zero.
     """

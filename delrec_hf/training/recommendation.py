@@ -90,7 +90,7 @@ def with_lora(
         prompt_folder: A distilled soft prompt, or None for LoRA alone.
 
     Raises:
-        InputError: If PEFT finds no layer to adapt.
+        InputError: If PEFT finds no layer to adapt, or cannot adapt those of this backbone.
     """
     set_seed(config.seed)
     lora = _lora_config(backbone, config)
@@ -110,6 +110,15 @@ def with_lora(
 
 
 def _lora_config(backbone: PreTrainedModel, config: FinetuneConfig) -> LoraConfig:
+    if (
+        config.lora_type == "dora"
+        and getattr(backbone, "is_loaded_in_8bit", False)
+        and backbone.device.type == "cpu"
+    ):
+        raise InputError(
+            "`finetune.lora_type` is dora, and on a CPU PEFT's DoRA loses the scales of 8-bit "
+            "weights at the second forward; set `backbone.load_in_8bit: false`, or load_in_4bit"
+        )
     layers = config.lora_target_modules
     settings: dict[str, Any] = {
         "task_type": TaskType.CAUSAL_LM,
