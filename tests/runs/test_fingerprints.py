@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from delrec_hf.checkpoints import deciding_settings
 from delrec_hf.data.config import DataConfig
 from delrec_hf.errors import InputError
 from delrec_hf.runs import prints
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.teachers.config import TeacherConfig
+from delrec_hf.training.recommendation import FinetuneConfig
 from tests.runs.films import STAGES, sections, stages_run, write_films
 
 Ran = Callable[..., list[str]]
@@ -67,6 +69,16 @@ def _with(kind: Any, **changed: Any) -> tuple[Any, ...]:
     return tuple(
         changed.get(one.name, one.default) for one in parameters if one.default is not one.empty
     )
+
+
+def test_trainings_finished_before_there_were_kinds_of_lora_stay_finished(
+    finetune_config: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    plain, other = (
+        deciding_settings(finetune_config(tmp_path, lora_type=kind)) for kind in ("lora", "dora")
+    )
+    assert "lora_type" not in plain
+    assert other == plain | {"lora_type": "dora"}
 
 
 def test_what_only_shows_things_repeats_nothing(taught: Ran) -> None:
