@@ -1,6 +1,7 @@
 """What the backbone of a recipe costs on a device, before its weights are there."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,17 +19,19 @@ from delrec_hf.logging import get_logger
 from delrec_hf.modeling.backbone import BackboneConfig
 from delrec_hf.resources import resource
 from delrec_hf.runs.lengths import Reading
-from delrec_hf.training.cost import Batch, Cost, Pass, build, count, seconds_per_operation
+from delrec_hf.training.cost import Batch, Cost, Pass, build, count
 from delrec_hf.training.recommendation import FinetuneConfig
+from delrec_hf.training.timing import seconds_of
 
 logger = get_logger(__name__)
 
 EFFICIENCY = 0.35
 """What training and ranking reach of the rate of large matrix products; see docs/plan.md."""
 
-RETAINED = {"cpu": 1.4, "other": 1.1}
-"""Memory that a process holds for each byte of its tensors: allocators keep what is let go."""
-
+# Memory that is held for each byte of tensors, as allocators keep what is let go; see docs/plan.md.
+_RETAINED = 1.4
+_RETAINED_ON_GPU = 1.1
+_TRAINER = 100_000_000  # bytes of a process that trains: modules loaded late, batches, checkpoints
 _BYTES_4BIT = 0.516  # NF4 with double quantisation: 4 bits, and 8.25 bits for 64 of them
 _BYTES_8BIT = 1.0
 
@@ -57,7 +60,8 @@ class BackboneCost:
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, or of what quantised ones compute in."""
         if self.loading.torch_dtype != "auto":
-            return getattr(torch, self.loading.torch_dtype)
+            found: torch.dtype = getattr(torch, self.loading.torch_dtype)
+            return found
         if self.loading.load_in_4bit:
             return torch.bfloat16
         return self.config.dtype or torch.float32
@@ -71,8 +75,9 @@ class BackboneCost:
         """What is reached of the rate of large matrix products."""
         return EFFICIENCY
 
+    @cached_property
     def parameters(self) -> int:
-        """Return how many parameters the backbone has."""
+        """How many parameters the backbone has."""
         return sum(one.numel() for one in self._empty().parameters())
 
     def trainable(self, lora: FinetuneConfig | None, virtual: int) -> int:
@@ -86,8 +91,9 @@ class BackboneCost:
         with torch.device("meta"):
             return build(self.config, self.dtype, Pass(lora))
 
+    @cached_property
     def weights(self) -> int:
-        """Return the bytes of the weights; layers of 4 or 8 bits as bitsandbytes keeps them."""
+        """The bytes of the weights; layers of 4 or 8 bits as bitsandbytes keeps them."""
         model = self._empty()
         whole = sum(one.numel() for one in model.parameters()) * self.dtype.itemsize
         kept = {"load_in_4bit": _BYTES_4BIT, "load_in_8bit": _BYTES_8BIT}
@@ -102,12 +108,17 @@ class BackboneCost:
         )
         return int(whole - linear * (self.dtype.itemsize - size))
 
-    def cost(self, what: Pass, batch: Batch) -> Cost:
+    def _cost(self, what: Pass, batch: Batch) -> Cost:
         """Return what a batch costs."""
         key = (_key(what), batch)
         if key not in self._counted:
             self._counted[key] = count(self.config, self.dtype, what, batch)
         return self._counted[key]
+
+    def _operations(self, what: Pass, batch: Batch) -> Cost:
+        """Return what any batch of this kind costs: a token takes the same in all of them."""
+        alike = (cost for key, cost in self._counted.items() if key[0] == _key(what))
+        return next(alike, None) or self._cost(what, batch)
 
     def memory(self, what: Pass, batch: Batch, held: float = 0) -> int:
         """Return the bytes of a process at its peak.
@@ -117,9 +128,11 @@ class BackboneCost:
             batch: The largest batch.
             held: Bytes that are there beside the weights all the time.
         """
-        tensors = self.cost(what, batch).memory + held
-        kept = RETAINED["other" if self.on_device else "cpu"]
-        return int((0 if self.on_device else self.base) + self.weights() + kept * tensors)
+        tensors = self._cost(what, batch).memory + held
+        if self.on_device:
+            return int(self.weights + _RETAINED_ON_GPU * tensors)
+        process = self.base + (_TRAINER if what.learns else 0)
+        return int(process + self.weights + _RETAINED * tensors)
 
     def seconds(self, what: Pass, batch: Batch, reading: Reading) -> float:
         """Return how long it takes to read so much.
@@ -129,7 +142,7 @@ class BackboneCost:
             batch: A batch as it comes.
             reading: All that is read.
         """
-        cost = self.cost(what, batch)
+        cost = self._operations(what, batch)
         operations = cost.operations(reading.tokens, reading.pairs, reading.scored)
         return operations * self._seconds_per_operation(what, batch)
 
@@ -140,13 +153,19 @@ class BackboneCost:
         if key not in self._rates:
             device = torch.accelerator.current_accelerator() or torch.device("cpu")
             logger.info("plan: timing a few layers on %s", device)
-            timed = seconds_per_operation(self.config, self.dtype, what, batch, device)
-            self._rates[key] = timed
+            taken = seconds_of(self.config, self.dtype, what, batch, device)
+            self._rates[key] = taken / self._operations(what, batch).of(batch)
         return self._rates[key]
 
 
 def _key(what: Pass) -> tuple[object, ...]:
-    return (id(what.lora), what.learns, what.all_positions, what.checkpointing, what.autocast)
+    return (
+        what.lora is not None,
+        what.learns,
+        what.all_positions,
+        what.checkpointing,
+        what.autocast,
+    )
 
 
 def read_config(loading: BackboneConfig) -> PreTrainedConfig:

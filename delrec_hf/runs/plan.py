@@ -63,7 +63,8 @@ def plan_recipe(
     prepared, taught, source = _data(run)
     loading = run.recipe.settings("backbone")
     config, tokenizer = read_config(loading), read_tokenizer(loading)
-    is_gpu = torch.accelerator.is_available() or None not in (device_memory, tflops)
+    told = device_memory is not None or tflops is not None
+    is_gpu = told or torch.accelerator.is_available()
     work = Workload(run, prepared, tokenizer, taught)
     flops = None if tflops is None else tflops * 1e12
     cost = BackboneCost(config, loading, flops, is_gpu, _resident())
@@ -79,7 +80,7 @@ def plan_recipe(
     facts = [
         f"data: {read}",
         f"backbone: {loading.model_name_or_path}, {config.model_type}, "
-        f"{cost.parameters() / 1e6:.1f} million parameters, {cost.weights() / 1e9:.2f} GB",
+        f"{cost.parameters / 1e6:.1f} million parameters, {cost.weights / 1e9:.2f} GB",
         f"tokens: by {words}",
         f"memory: of {held}",
         f"time: {speed}",

@@ -1,13 +1,11 @@
 """What each stage of a recipe reads, how much memory it takes and how long."""
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from delrec_hf.evaluation.evaluator import EvaluateConfig
-from delrec_hf.evaluation.systems import SYSTEMS
 from delrec_hf.ranking import budget
 from delrec_hf.runs.backbone_cost import BackboneCost
+from delrec_hf.runs.counts import language_models, steps_of, too_long
 from delrec_hf.runs.fitting import fitting
 from delrec_hf.runs.lengths import Lengths, Reading
 from delrec_hf.runs.workload import Workload
@@ -68,10 +66,9 @@ class StageCosts:
         """Return every stage in order."""
         teacher = self.work.run.recipe.settings("teacher")
         number = len(self.work.prepared.examples["train"])
-        reading = StagePlan("prepare", number, lines=["prepare: not planned: seconds to minutes"])
         ends = "it ends by its own validation; minutes beside a language model's hours"
         return [
-            reading,
+            StagePlan("prepare", number, lines=["prepare: not planned: seconds to minutes"]),
             StagePlan("teach", lines=[f"teach: not planned: {teacher.type}; {ends}"]),
             self._calibrate(),
             self._distil(),
@@ -142,7 +139,8 @@ class StageCosts:
         virtual = max(each)
         longest = max(int(one.longest.max()) for one in found.values()) + virtual
         memory = self._training_memory(config, found, lora, virtual)
-        lines = self._too_long(name, config, found, virtual)
+        positions = getattr(self.cost.config.get_text_config(), "max_position_embeddings", None)
+        lines = too_long(name, config, found, virtual, positions)
         need = partial(self._training_memory, config, found, lora, virtual)
         lines += fitting(name, memory, self.device_memory, need, self.cost, config)
         return StagePlan(
@@ -156,25 +154,6 @@ class StageCosts:
             sum(self._training_hours(config, found, lora, one) for one in each),
             lines,
         )
-
-    def _too_long(
-        self, name: str, config: StageConfig, found: dict[str, Lengths], virtual: int
-    ) -> list[str]:
-        """Return the line on rows that the stage would refuse: none is ever cut."""
-        positions = getattr(self.cost.config.get_text_config(), "max_position_embeddings", None)
-        limits = [config.max_length, None if positions is None else positions - virtual]
-        limit = min((one for one in limits if one is not None), default=None)
-        if limit is None:
-            return []
-        over = {task: int((one.longest > limit).sum()) for task, one in found.items()}
-        if not any(over.values()):
-            return []
-        rows = ", ".join(f"{n} of {len(found[t].longest)} {t} rows" for t, n in over.items() if n)
-        return [
-            f"{name}: would be refused: {rows} have more than the {limit} tokens that max_length "
-            "and the backbone's positions leave; set data.history_length, data.num_candidates or "
-            "data.max_title_characters to less"
-        ]
 
     def _what(self, config: StageConfig, lora: FinetuneConfig | None) -> Pass:
         # On a CPU TRL's loss turns every position into logits, on a GPU those of the answer.
@@ -233,25 +212,24 @@ class StageCosts:
         if isinstance(config, DistilConfig) and config.task_weighting == "fixed":
             rows *= len(config.tasks)  # both are held until the one backward
         held = _STATE * cost.trainable(lora, virtual)
-        most = 0
-        for one in found.values():
-            batch = one.fullest(rows, virtual, all_positions=what.all_positions)
-            if config.loss == "listwise":
-                fits = min(rows, max(1, budget.TOKENS // batch.length))
-                batch = one.fullest(fits, virtual)
-            most = max(most, cost.memory(what, batch, held))
+        widest = max(found.values(), key=lambda one: int(one.widths.max()))
+        batch = widest.fullest(rows, virtual, all_positions=what.all_positions)
+        if config.loss == "listwise":
+            batch = widest.fullest(min(rows, max(1, budget.TOKENS // batch.length)), virtual)
+        most = cost.memory(what, batch, held)
         validation = [self.work.validated(config, task) for task in found]
         return max(most, self._ranking_memory(cost, validation, virtual, held))
 
     def _ranking_memory(
         self, cost: BackboneCost, found: list[Lengths], virtual: int, held: float = 0
     ) -> int:
-        most = 0
+        batches = []
         for one in found:
             length = int(one.widths.max()) + virtual
             rows = min(one.number, max(1, budget.TOKENS // length))
-            most = max(most, cost.memory(_RANK, one.fullest(rows, virtual), held))
-        return most
+            batches.append(one.fullest(rows, virtual))
+        fullest = max(batches, key=lambda batch: batch.rows * batch.length)
+        return cost.memory(_RANK, fullest, held)
 
     def _ranking_cure(
         self, name: str, memory: int, found: list[Lengths], virtual: int
@@ -314,33 +292,3 @@ class StageCosts:
         wide = rows.mean + virtual
         read = Reading(wide + tokens, wide**2 + tokens * (wide + budget.CHUNK), tokens)
         return self._ranking_seconds(rows, virtual, read * users) / 3600
-
-
-def language_models(config: EvaluateConfig, controls: list[str]) -> list[str]:
-    """Return the language models that `evaluate` ranks with."""
-    made = {"lora-only", "random-prompt", "no-ta", "no-rps"} - set(controls)
-    known = [one for one in SYSTEMS if {"backbone", "distil", "finetune"} & set(one.needs)]
-    wanted = config.systems
-    return [
-        one.name
-        for one in known
-        if one.folder not in made and (not one.on_request if wanted is None else one.name in wanted)
-    ]
-
-
-def steps_of(config: StageConfig, found: dict[str, Lengths]) -> tuple[int, float, int]:
-    """Return a training's optimizer steps, its epochs, and how often it validates."""
-    rows = max(one.number for one in found.values())
-    batches = math.ceil(rows / config.per_device_train_batch_size)
-    accumulated = config.gradient_accumulation_steps
-    each = max(1, math.ceil(batches / accumulated))
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(each * config.num_train_epochs)
-    epochs = steps * accumulated / max(1, batches)
-    strategy = str(getattr(config.eval_strategy, "value", config.eval_strategy))
-    validations = {"no": 0, "epoch": math.ceil(epochs)}.get(strategy)
-    if validations is None:
-        every = config.eval_steps or config.logging_steps
-        validations = steps // max(1, int(every if every >= 1 else every * steps))
-    if config.load_best_model_at_end and strategy != "no":
-        validations += 1  # the start counts as a checkpoint
-    return steps, epochs, validations

@@ -1,16 +1,12 @@
-"""What a forward and backward cost: operations and memory, counted without weights, and time.
+"""What a forward and backward cost: operations and memory, counted without weights.
 
 Nothing is estimated that can be counted. The backbone is built from its config alone, of tensors
 that have a shape and no content (`FakeTensorMode`). One batch goes through it, forward and
 backward, as the trainers send it; the matrix products are counted, and so is every tensor from
 where it is made to where it is let go. Whatever a layer saves for its gradient is therein.
-
-Time is measured: the same batch through the same code, with random weights, of one and of three
-layers. The difference is what a layer costs here, the rest is the output layer.
 """
 
 import copy
-import time
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +26,6 @@ from delrec_hf.errors import InputError
 from delrec_hf.ranking import budget
 from delrec_hf.ranking.support import way_of
 from delrec_hf.training.recommendation import FinetuneConfig, with_lora
-
-_CUTS = (1, 3)  # layers of the two backbones that are timed
-_TRIAL = 2.0  # seconds that one of them may take, once warm
 
 
 @dataclass(frozen=True)
@@ -158,7 +151,7 @@ def _count(model: PreTrainedModel, what: Pass, batch: Batch) -> Cost:
     )
     held = _Held(model)
     with counted, held:
-        _once(model, what, batch)
+        run_once(model, what, batch)
     # Computed again on the way back, and the gradient that flows on: the output layer is frozen.
     head = 2 * model.get_output_embeddings().weight.numel() * (3 if what.learns else 1)
     found = counted.get_flop_counts()["Global"].items()
@@ -172,62 +165,7 @@ def _count(model: PreTrainedModel, what: Pass, batch: Batch) -> Cost:
     )
 
 
-def seconds_per_operation(
-    config: PreTrainedConfig, dtype: torch.dtype, what: Pass, batch: Batch, device: torch.device
-) -> float:
-    """Measure what an operation of this backbone takes here: of one thread's work on a CPU.
-
-    Args:
-        config: The backbone's.
-        dtype: Of its weights.
-        what: What is done.
-        batch: A batch as it comes.
-        device: Where.
-    """
-    layers = config.get_text_config().num_hidden_layers
-    cuts = [min(one, layers) for one in _CUTS]
-    taken = [_trial(_cut(config, one), dtype, what, batch, device) for one in sorted(set(cuts))]
-    a_layer = (taken[-1] - taken[0]) / max(1, cuts[1] - cuts[0])
-    whole = taken[0] + max(0.0, a_layer) * (layers - cuts[0])
-    return whole / count(config, dtype, what, batch).of(batch)
-
-
-def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """Return the config of the same backbone with the first so many layers."""
-    short = copy.deepcopy(config)
-    text = short.get_text_config()
-    for name, value in list(vars(text).items()):
-        if isinstance(value, list) and len(value) == text.num_hidden_layers:
-            setattr(text, name, value[:layers])
-    text.num_hidden_layers = layers
-    return short
-
-
-def _trial(
-    config: PreTrainedConfig, dtype: torch.dtype, what: Pass, batch: Batch, device: torch.device
-) -> float:
-    """Return the seconds of one pass, the shortest of several."""
-    with torch.device(device):
-        model = build(config, dtype, what)
-        _once(model, what, batch)
-        found, spent = [], 0.0
-        while not found or (spent < _TRIAL and len(found) < 5):
-            start = _clock(device)
-            _once(model, what, batch)
-            found.append(_clock(device) - start)
-            spent += found[-1]
-    return min(found)
-
-
-def _clock(device: torch.device) -> float:
-    """Return seconds: of a CPU those of its threads' work, shared out over them."""
-    if device.type == "cpu":
-        return time.process_time() / torch.get_num_threads()
-    torch.accelerator.synchronize()
-    return time.perf_counter()
-
-
-def _once(model: PreTrainedModel, what: Pass, batch: Batch) -> None:
+def run_once(model: PreTrainedModel, what: Pass, batch: Batch) -> None:
     """Send a batch through a backbone as trainers and rankings do: forward, loss, backward."""
     rows, length, own = batch.rows, batch.length, model.get_input_embeddings().weight
     embeds = torch.zeros(rows, length, own.shape[1], dtype=own.dtype)
