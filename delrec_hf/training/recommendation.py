@@ -42,7 +42,10 @@ class FinetuneConfig(StageConfig):
     )
     lora_alpha: int = field(
         default=32,
-        metadata={"help": "LoRA's scale is alpha / rank; with rslora alpha / square root of rank"},
+        metadata={
+            "help": "LoRA's scale is alpha / rank (adalora: the rank it starts with); with rslora "
+            "alpha / square root of the rank"
+        },
     )
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout in front of LoRA"})
     lora_target_modules: list[str] | str | None = field(
@@ -75,6 +78,8 @@ class FinetuneConfig(StageConfig):
                     f"`finetune.controls` names `{name}`; expected names out of "
                     f"{', '.join(CONTROLS)}{suggest(name, CONTROLS)}"
                 )
+        if self.lora_r < 1:
+            raise InputError(f"`finetune.lora_r` is {self.lora_r}; expected a rank of 1 or more")
         super().__post_init__()
         check_trainer_config(self, "finetune")
 

@@ -259,13 +259,14 @@ def test_the_start_of_lora_is_seeded(
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
+        ("lora_r", 0, "expected a rank of 1 or more"),
         ("packing", True, "read their neighbours"),
         ("padding_free", True, "read their neighbours"),
         ("assistant_only_loss", True, "learns from the answer alone"),
         ("completion_only_loss", False, "learns from the answer alone"),
     ],
 )
-def test_what_a_soft_prompt_cannot_bear_is_refused_with_the_reason(
+def test_what_cannot_be_trained_is_refused_with_the_reason(
     finetune_config: Callable[..., Any], tmp_path: Path, key: str, value: Any, reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason) as refused:
