@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ class BackboneCost:
             return torch.bfloat16
         return self.config.dtype or torch.float32
 
-    def changed(self, **loading: object) -> "BackboneCost":
+    def changed(self, **loading: Any) -> "BackboneCost":
         """Return the same backbone, loaded otherwise."""
         return replace(self, loading=replace(self.loading, **loading), _counted={}, _rates={})
 

@@ -168,5 +168,5 @@ def count_ranking(
 def _lengths(
     counts: Sequence[Sequence[int]], number: int, typical: int, begin: int, shrink: float
 ) -> Lengths:
-    whole = [np.ceil(np.array(one) * shrink).astype(np.int64) for one in counts]
-    return Lengths(number, *whole, begin=int(begin * shrink), typical=typical)
+    widths, scored, longest = (np.ceil(np.array(one) * shrink).astype(np.int64) for one in counts)
+    return Lengths(number, widths, scored, longest, int(begin * shrink), typical)

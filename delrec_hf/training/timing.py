@@ -53,7 +53,8 @@ def _trial(
     with torch.device(device):
         model = build(config, dtype, what)
         run_once(model, what, batch)
-        found, spent = [], 0.0
+        found: list[float] = []
+        spent = 0.0
         while not found or (spent < _TRIAL and len(found) < 5):
             start = _clock(device)
             run_once(model, what, batch)
