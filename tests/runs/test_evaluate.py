@@ -14,7 +14,7 @@ from datasets import Dataset
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.evaluation.candidates import sha256_of
-from delrec_hf.evaluation.kept import users_file
+from delrec_hf.evaluation.kept import of_users, users_file
 from delrec_hf.evaluation.slices import HISTORY, ITEMS, SEEN, by_kind
 from delrec_hf.evaluation.systems import NAMES, SYSTEMS
 from delrec_hf.instructions.rows import some_users
@@ -105,6 +105,9 @@ def test_what_the_teacher_retrieves_is_reranked_end_to_end(tmp_path: Path) -> No
         assert system["hr@1"] <= system["hr@10"]
         assert "log_loss" not in system
     assert len(found["systems"]["co-occurrence+teacher"]["weights"]) == 2
+    table, kept = of_users([run], "retrieved")
+    assert table["user_id"].to_pylist() == test["user_id"][:]
+    assert kept["random"]["hr@10"][0].tolist() == held  # each user's own
 
 
 def test_nothing_is_retrieved_without_a_teacher_or_beyond_its_list(prepared_run: Path) -> None:
