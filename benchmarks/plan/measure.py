@@ -149,7 +149,7 @@ def main() -> None:
         for name in known.models:
             backbone = {"toy": "toy", "smollm2": known.smollm2}.get(name)
             if backbone is None:
-                backbone = qwen3(folder / "qwen3", known.smollm2)
+                backbone = qwen3(folder / "backbone", known.smollm2)
             one = recipe(folder / name, backbone, *sizes[name], known.loss)
             answer = folder / "answer.json"
             said = apart(functools.partial(planned, one), answer)

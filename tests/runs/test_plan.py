@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.instructions.templates import load_domain
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
 from delrec_hf.ranking.tree import tree_width
-from delrec_hf.runs.plan import parse_memory
+from delrec_hf.runs.backbone_cost import BackboneCost, read_config
+from delrec_hf.runs.fitting import fitting
+from delrec_hf.runs.plan import parse_memory, plan_recipe
 from delrec_hf.runs.recipe import load_recipe
-from delrec_hf.training.recommendation import with_lora
+from delrec_hf.runs.stage_cost import StagePlan
+from delrec_hf.training.recommendation import FinetuneConfig, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
 from tests.runs.films import BACKBONE, STAGES, sections, write_recipe
 
@@ -44,13 +48,20 @@ def planned(recipe: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., d
     return plan
 
 
-def test_a_plan_names_every_stage_counts_as_the_rows_and_the_model_do_and_writes_nothing(
-    recipe: Path, planned: Callable[..., dict[str, Any]]
-) -> None:
+@pytest.fixture(scope="module")
+def plenty(recipe: Path) -> dict[str, StagePlan]:
+    """The plan for a device where everything fits."""
     before = sorted(recipe.parent.rglob("*"))
-    found = planned()
-    assert sorted(recipe.parent.rglob("*")) == before
-    assert [name for name in found if name != "facts"] == STAGES
+    found = plan_recipe(load_recipe(recipe), 24 * 10**9, 1.0)
+    assert sorted(recipe.parent.rglob("*")) == before, "a plan writes nothing"
+    return {one.name: one for one in found.stages}
+
+
+def test_a_plan_names_every_stage_and_counts_as_the_rows_and_the_model_do(
+    recipe: Path, plenty: dict[str, StagePlan]
+) -> None:
+    found = {name: asdict(one) for name, one in plenty.items()}
+    assert list(found) == STAGES
 
     settings = load_recipe(recipe)
     config = settings.settings("data")
@@ -86,18 +97,35 @@ def test_a_plan_names_every_stage_counts_as_the_rows_and_the_model_do_and_writes
 
 
 def test_what_does_not_fit_is_said_in_a_line_with_its_cure(
-    planned: Callable[..., dict[str, Any]],
+    plenty: dict[str, StagePlan], planned: Callable[..., dict[str, Any]]
 ) -> None:
-    plenty = planned("--device_memory", "24GB")
-    need = plenty["distil"]["memory"]
-    assert not any("more than" in line for line in plenty["distil"]["lines"])
+    need = plenty["distil"].memory
+    assert need is not None
+    assert not any("more than" in line for one in plenty.values() for line in one.lines)
     (line,) = planned("--device_memory", f"{0.95 * need / 1e6}MB")["distil"]["lines"]
     assert line.startswith("distil: needs ")
     assert "set distil.per_device_train_batch_size: 2" in line
     assert "distil.gradient_accumulation_steps: 2" in line
-    (line,) = planned("--device_memory", "1MB")["distil"]["lines"]
-    assert "no setting makes it fit" in line
-    assert "gradient_checkpointing: true" in line
+
+
+def test_changes_are_joined_where_one_is_not_enough() -> None:
+    loading = BackboneConfig(str(BACKBONE), torch_dtype="float32")
+    cost = BackboneCost(read_config(loading), loading, 1e12, on_device=True, base=0)
+    config = FinetuneConfig("x", use_cpu=True, bf16=False, per_device_train_batch_size=2)
+
+    def need(cost: BackboneCost = cost, batch_rows: int = 2, checkpointing: bool = False) -> int:
+        return cost.dtype.itemsize * 10**9 + batch_rows * (10**9 if checkpointing else 2 * 10**9)
+
+    def told(size: float) -> list[str]:
+        return fitting("finetune", need(), int(size * 1e9), need, cost, config)
+
+    assert told(8) == []
+    fewer = "finetune.per_device_train_batch_size: 1 and finetune.gradient_accumulation_steps: 2"
+    assert told(6) == [f"finetune: needs 8.00 GB, more than 6.00 GB: set {fewer} (6.00 GB)"]
+    (line,) = told(5)
+    assert line.endswith(f"set {fewer} and finetune.gradient_checkpointing: true (5.00 GB)")
+    (line,) = told(2)
+    assert "no setting makes it fit (at least 3.00 GB, with" in line
 
 
 def test_a_config_alone_is_enough_and_a_backbone_that_is_not_there_is_a_line(
