@@ -21,6 +21,7 @@ logger = get_logger(__name__)
 
 _SEAL = "seal.json"
 _PUSHED = "last-checkpoint"  # what the Trainer calls it on the Hub
+_TORCH_CANNOT_WRITE = ("iostream error", "PytorchStreamWriter", "inline_container")
 _NO_ROOM = 2**20  # bytes; what is left of a disk that torch could not write to
 
 _SHOWN_ONLY = (
@@ -151,7 +152,7 @@ def _naming_weights(checkpoint: Path) -> Iterator[None]:
         try:
             yield
         except RuntimeError as fault:
-            if "PytorchStreamWriter" not in str(fault) and "inline_container" not in str(fault):
+            if not any(words in str(fault) for words in _TORCH_CANNOT_WRITE):
                 raise
             full = shutil.disk_usage(checkpoint.parent).free < _NO_ROOM
             raise OSError(errno.ENOSPC if full else errno.EIO, "") from fault

@@ -14,8 +14,8 @@ from typing import Any
 from tests.processes import LIMIT, start_command
 from tests.runs.films import write_recipe
 
-OF_TIME = ("seconds", "_runtime", "_per_second", "train_loss")
-"""What tells how long things took, and the mean loss since the last start."""
+OF_TIME = ("seconds", "_runtime", "_per_second", "train_loss", "num_tokens")
+"""What tells how long things took, and what the Trainer counts from its last start on."""
 BEGINS = re.compile(r"INFO ([\w/-]+): reads ")
 ENDS = re.compile(r"INFO ([\w/-]+): wrote .* in \d+ s$", re.M)
 
