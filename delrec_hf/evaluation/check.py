@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delrec_hf.errors import InputError
+from delrec_hf.evaluation.cells import heading
 from delrec_hf.evaluation.table import Table, plain_text
 
 SAME = ("dataset", "split", "users", "num_candidates", "history_length", "scoring", "seeds")
@@ -97,7 +98,7 @@ def format_checks(
         rows = [
             [
                 one.what,
-                one.metric.upper(),
+                heading(one.metric),
                 f"{one.published:.4f} [{one.bounds[0]:.4f}, {one.bounds[1]:.4f}]",
                 f"{one.again:.4f}",
             ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from delrec_hf.evaluation.cells import heading
 from delrec_hf.evaluation.claims import LEVEL, claim, p_value
 from delrec_hf.evaluation.kept import of_users
 from delrec_hf.evaluation.metrics import EXPECTED_HR
@@ -84,7 +85,7 @@ def format_study(found: Mapping[str, Any]) -> str:
         ]
         rows.append([one["name"], *_values(one["systems"], metric), *(said or [""])])
     headers = ["variant", *SHOWN, "delrec, to the recipe's [95 %] Holm p"]
-    return plain_text(Table(f"{metric.upper()} over seeds and users", headers, rows))
+    return plain_text(Table(f"{heading(metric)} over seeds and users", headers, rows))
 
 
 def _values(systems: Mapping[str, Mapping[str, Any]], metric: str) -> list[str]:
