@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
+from delrec_hf.files import read_json, write_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -163,6 +164,17 @@ def name_magnitudes_for_transformers(folder: Path) -> None:
             for name, weight in weights.items()
         }
         save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def sort_layers(folder: Path) -> None:
+    """Write the adapted layers of a saved adapter's config in order.
+
+    PEFT keeps them as a set, whose order is another one in each process.
+    """
+    path = folder / ADAPTER_CONFIG
+    config = read_json(path)
+    if isinstance(config.get("target_modules"), list):
+        write_json(path, config | {"target_modules": sorted(config["target_modules"])})
 
 
 def _saved_name(name: str) -> str:

@@ -23,6 +23,7 @@ from delrec_hf.modeling.adapters import (
     load_lora,
     name_magnitudes_for_transformers,
     read_lora,
+    sort_layers,
 )
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
 from delrec_hf.modeling.backbone import Dtype, load_recorded_backbone
@@ -250,6 +251,7 @@ class DelRecModel(PeftModelForCausalLM):
                 named.base_model_name_or_path = name
                 named.save_pretrained(str(folder))
             name_magnitudes_for_transformers(folder)
+            sort_layers(folder)
         self._save_prompt(folder / PROMPT_FOLDER if self.has_lora else folder, name)
 
     def load_adapter(self, model_id: str | Path, *_: Any, **__: Any) -> None:

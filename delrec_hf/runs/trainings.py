@@ -16,7 +16,7 @@ from delrec_hf.files import read_json, replace_folder, write_json, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
-from delrec_hf.modeling.adapters import as_lora
+from delrec_hf.modeling.adapters import as_lora, sort_layers
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, INDEX_FILE, ArtefactConfig, hold_teacher
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
@@ -166,6 +166,7 @@ def save_adapters(model: PeftModel, folder: Path, base_model_name: str) -> None:
         # What PEFT would look for, embeddings trained along, cannot be there.
         model.save_pretrained(folder, save_embedding_layers=False)
     as_lora(folder)
+    sort_layers(folder)
 
 
 def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:

@@ -160,3 +160,10 @@ def test_hostile_titles_go_through_to_the_catalogue(finished: Path) -> None:
     assert "\n" not in "".join(titles)
     assert len(titles[2]) <= 100
     assert titles[2].startswith("Crypt Crypt")
+
+
+@pytest.mark.slow
+def test_adapters_name_their_layers_in_order(finished: Path) -> None:
+    for name in ("model", "lora-only"):
+        config = json.loads((finished / name / "adapter_config.json").read_text())
+        assert config["target_modules"] == ["q_proj", "v_proj"]
