@@ -42,12 +42,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def the_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line beside the log's that a command ended with."""
-    said = capsys.readouterr().err.splitlines()
-    lines = [line for line in said if not re.match(r"[\d:]{8} (INFO|WARNING) ", line)]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("delrec: error: ")
-    return lines[0]
+    """The one line that a failed command said, beside its log and its bars."""
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (line,) = re.findall(r"delrec: error: .*", said)
+    return str(line)
 
 
 def finished(run: Path) -> dict[str, dict[str, Any]]:
