@@ -29,9 +29,7 @@ logger = get_logger(__name__)
 EFFICIENCY = 0.35
 """What training and ranking reach of the rate of large matrix products; see docs/plan.md."""
 
-# Memory that is held for each byte of tensors, as allocators keep what is let go; see docs/plan.md.
-_RETAINED = 1.4
-_RETAINED_ON_GPU = 1.1
+_RETAINED_ON_GPU = 1.1  # bytes that a GPU's allocator holds for each byte of tensors
 _TRAINER = 100_000_000  # bytes of a process that trains: modules loaded late, batches, checkpoints
 _BYTES_4BIT = 0.516  # NF4 with double quantisation: 4 bits, and 8.25 bits for 64 of them
 _BYTES_8BIT = 1.0
@@ -129,11 +127,11 @@ class BackboneCost:
             batch: The largest batch.
             held: Bytes that are there beside the weights all the time.
         """
-        tensors = self._cost(what, batch).memory + held
+        cost = self._cost(what, batch)
         if self.on_device:
-            return int(self.weights + _RETAINED_ON_GPU * tensors)
+            return int(self.weights + _RETAINED_ON_GPU * (cost.memory + held))
         process = self.base + (_TRAINER if what.learns else 0)
-        return int(process + self.weights + _RETAINED * tensors)
+        return int(process + self.weights + cost.resident + held)
 
     def seconds(self, what: Pass, batch: Batch, reading: Reading) -> float:
         """Return how long it takes to read so much.

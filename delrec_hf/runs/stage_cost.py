@@ -254,13 +254,17 @@ class StageCosts:
         fitted = min(config.fit_users, len(self.work.prepared.examples["validation"]))
         listed = self.work.run.recipe.settings("instructions").listed
         again = config.permutations * min(_PERMUTED_USERS, rows.number) if listed else 0
-        times = (rows.number + fitted + again) / max(1, rows.number)
         hours = 0.0
         retrieved = (
             self.work.tested(config, candidates=config.retrieve) if config.retrieve else None
         )
+        untrained = [name for name in systems if name.startswith("zero-shot")]
         for name in systems:
-            virtual = 0 if name in ("lora-only",) or name.startswith("zero-shot") else self._virtual
+            if name in untrained[1:]:  # other scores of what the first one has read
+                continue
+            virtual = 0 if name == "lora-only" or name in untrained else self._virtual
+            known = self.work.kept_by_calibrate(config) if name in untrained else 0
+            times = (rows.number + fitted + again - known) / max(1, rows.number)
             hours += times * self._ranking_hours(rows, virtual)
             if retrieved is not None:
                 hours += (

@@ -89,6 +89,21 @@ class Workload:
             examples = self.prepared.with_other_candidates(examples, seed, wanted)
         return self._count(task, "test", examples, number, config.seed)
 
+    def kept_by_calibrate(self, config: EvaluateConfig) -> int:
+        """Return how many validation rows of `evaluate` the untrained backbone has scored before.
+
+        `calibrate` keeps what it has read, and the same user has the same row.
+        """
+        if config.candidates != "uniform" or config.num_candidates is not None:
+            return 0
+        before: CalibrateConfig = self.run.recipe.settings("calibrate")
+        examples = self.prepared.examples["validation"]
+        read, wanted = (
+            some_users(examples, users, seed)["user_id"][:]
+            for users, seed in ((before.max_users, before.seed), (config.fit_users, config.seed))
+        )
+        return len(set(read) & set(wanted)) if before.seed == config.seed else 0
+
     def catalogue(self) -> int:
         """Return the tokens of the trie of all titles."""
         write = self._write(0)

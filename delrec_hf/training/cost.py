@@ -27,6 +27,9 @@ from delrec_hf.ranking import budget
 from delrec_hf.ranking.support import way_of
 from delrec_hf.training.recommendation import FinetuneConfig, with_lora
 
+_MAPPED = 1 << 25  # bytes from which glibc maps a block by itself and gives it back at once
+_RETAINED = 1.5  # what is held for each byte of smaller ones, whose place is kept; see docs/plan.md
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -71,12 +74,14 @@ class Cost:
         attention: Operations of attention, for each pair of tokens of a row.
         head: Operations of the output layer, for each scored position.
         memory: Bytes held at once besides the weights.
+        resident: Bytes that a process on a CPU holds for these: its allocator keeps what is let go.
     """
 
     linear: float
     attention: float
     head: float
     memory: int
+    resident: int
 
     def operations(self, tokens: float, pairs: float, scored: float) -> float:
         """Return the operations of so many tokens, pairs of tokens of a row, and positions."""
@@ -162,6 +167,7 @@ def _count(model: PreTrainedModel, what: Pass, batch: Batch) -> Cost:
         attention=pairs / (tokens * batch.length),
         head=head,
         memory=held.most,
+        resident=held.most_resident,
     )
 
 
@@ -218,29 +224,39 @@ class _Held(TorchDispatchMode):
 
     Attributes:
         most: The most bytes held at once.
+        most_resident: The same of a process whose allocator is glibc's.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.most = self._now = 0
+        self.most = self.most_resident = self._now = self._resident = 0
         there = (*model.parameters(), *model.buffers())
         self._known = {one.untyped_storage()._cdata for one in there}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         found = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten.empty:  # memory that nobody has written to yet
+            return found
         for one in tree_leaves(found):
             if isinstance(one, torch.Tensor):
-                self._take(one.untyped_storage())
+                self._take(one)
         return found
 
-    def _take(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _take(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, min(storage.nbytes(), tensor.numel() * tensor.itemsize)
         if key not in self._known:
             self._known.add(key)
-            self._now += size
-            self.most = max(self.most, self._now)
-            weakref.finalize(storage, self._let_go, key, size)
+            resident = size if size >= _MAPPED else int(_RETAINED * size)
+            self._add(size, resident)
+            weakref.finalize(storage, self._let_go, key, size, resident)
 
-    def _let_go(self, key: int, size: int) -> None:
+    def _let_go(self, key: int, size: int, resident: int) -> None:
         self._known.discard(key)
-        self._now -= size
+        self._add(-size, -resident)
+
+    def _add(self, size: int, resident: int) -> None:
+        self._now += size
+        self._resident += resident
+        self.most = max(self.most, self._now)
+        self.most_resident = max(self.most_resident, self._resident)
