@@ -9,7 +9,13 @@ from typing import Any
 
 from accelerate import PartialState
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from delrec_hf.errors import InputError
@@ -139,7 +145,9 @@ class CheckpointingTrainer(Trainer):
 class _Best(TrainerCallback):
     """Finds the best checkpoint where it lies now: the Trainer forgets one that was moved."""
 
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
         if best.is_dir():
             state.best_model_checkpoint = str(best)

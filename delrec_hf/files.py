@@ -117,7 +117,7 @@ def naming(path: Path) -> Iterator[None]:
         if fault.errno is None or fault.filename is not None:
             raise
         raise OSError(fault.errno, os.strerror(fault.errno), str(path)) from fault
-    except Exception as fault:
+    except Exception as fault:  # those of libraries in Rust are of no class that Python knows
         met = _OS_ERROR.search(str(fault))
         if met is None:
             raise

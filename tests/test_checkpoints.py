@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import HfApi
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.errors import InputError
@@ -156,7 +156,9 @@ def test_a_training_killed_behind_its_last_step_takes_no_more(
 class ClockSetBack(TrainerCallback):
     """Makes each checkpoint look older than those before it."""
 
-    def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         then = 2_000_000_000 - 1000 * state.global_step
         os.utime(Path(args.output_dir) / f"checkpoint-{state.global_step}", (then, then))
 
@@ -187,7 +189,7 @@ def test_the_best_checkpoint_outlives_the_limit_and_is_what_is_kept(
     after: list[dict[str, torch.Tensor]] = []
 
     class Watch(TrainerCallback):
-        def on_step_end(self, args, state, control, model, **kwargs):  # type: ignore[no-untyped-def]
+        def on_step_end(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
             after.append({name: one.clone() for name, one in model.named_parameters()})
 
     trainer = finetuner(tmp_path, None, **{**BEST, "save_total_limit": limit})

@@ -173,9 +173,9 @@ def _told() -> Iterator[list[str]]:
         yield line
     except InputError as error:
         line.append(str(error))
-    # Whatever else fails is a fault of ours: the log gets its traceback, and the page a line of its
-    # own, since Gradio would show nothing but "Error" and leave the ranking from before.
-    except Exception:
+    except (
+        Exception
+    ):  # a fault of ours; Gradio would show "Error" and leave the ranking from before
         logger.exception("the page could not answer")
         line.append("Something failed here; the log of this page's server says what.")
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -233,7 +234,13 @@ class _Held(TorchDispatchMode):
         there = (*model.parameters(), *model.buffers())
         self._known = {one.untyped_storage()._cdata for one in there}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        _types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         found = func(*args, **(kwargs or {}))
         if func.overloadpacket is torch.ops.aten.empty:  # memory that nobody has written to yet
             return found

@@ -13,7 +13,13 @@ from peft import AdaLoraConfig
 from peft.tuners.adalora.layer import RankAllocator
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
@@ -92,7 +98,9 @@ class RankAllocation(TrainerCallback):
                 distances.append(torch.linalg.matrix_norm(rows @ rows.T - one))
         return self._config.orth_reg_weight * torch.stack(distances).mean()
 
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         """Fit the schedule to the steps of the training.
 
         Raises:
@@ -110,7 +118,9 @@ class RankAllocation(TrainerCallback):
         self._config.tfinal = int(_SETTLED * steps)
         self._config.deltaT = max(1, round(_INTERVAL * steps))
 
-    def on_optimizer_step(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_optimizer_step(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         """Measure what each rank does, and leave as many as the budget of this step says."""
         step = state.global_step + 1
         if self.is_settled(step - 1):
