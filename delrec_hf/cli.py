@@ -282,7 +282,7 @@ def _plan(known: argparse.Namespace, flags: Sequence[str]) -> None:
     from delrec_hf.runs.recipe import load_recipe
 
     recipe = load_recipe(known.config, flags)
-    from delrec_hf.runs.plan import as_table, parse_memory, parse_tflops, plan_recipe
+    from delrec_hf.planning.plan import as_table, parse_memory, parse_tflops, plan_recipe
 
     plan = plan_recipe(
         recipe,

@@ -14,6 +14,7 @@ FLOORS = (
     {"launch"},
     {"demo"},
     {"serving"},
+    {"planning"},
     {"runs"},
     {"batch"},
     {"hub", "recommender"},

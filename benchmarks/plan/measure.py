@@ -21,9 +21,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 from delrec_hf.logging import configure, quiet_libraries
+from delrec_hf.planning.plan import plan_recipe
 from delrec_hf.ranking.scoring import CandidateScorer
 from delrec_hf.runs.pipeline import run_recipe
-from delrec_hf.runs.plan import plan_recipe
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.training.trainer import RankingTrainer
 

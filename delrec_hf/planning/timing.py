@@ -10,7 +10,7 @@ import time
 import torch
 from transformers import PreTrainedConfig
 
-from delrec_hf.training.cost import Batch, Pass, build, run_once
+from delrec_hf.planning.cost import Batch, Pass, build, run_once
 
 _CUTS = (1, 3)  # layers of the two backbones that are timed
 _TRIAL = 2.0  # seconds that one of them may take, once warm

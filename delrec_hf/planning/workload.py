@@ -13,9 +13,9 @@ from delrec_hf.evaluation.evaluator import EvaluateConfig
 from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.instructions.templates import load_domain, lsr_messages
+from delrec_hf.planning.lengths import SAMPLED, Lengths, count_ranking, count_titles, sampled
 from delrec_hf.ranking.calibration import CalibrateConfig
 from delrec_hf.ranking.tree import tree_width
-from delrec_hf.runs.lengths import SAMPLED, Lengths, count_ranking, count_titles, sampled
 from delrec_hf.runs.rows import examples_of
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.predictions import read_predictions
@@ -142,22 +142,8 @@ class Workload:
         stored: bool = True,
     ) -> Lengths:
         key = (task, part, number, len(examples), len(examples[0]["candidates"]), seed, title)
-        if key not in self._known:
-            known = self._counted(task, part, examples, number, seed, title=title, stored=stored)
-            self._known[key] = known
-        return self._known[key]
-
-    def _counted(
-        self,
-        task: str,
-        part: str,
-        examples: Dataset,
-        number: int,
-        seed: int,
-        *,
-        title: bool,
-        stored: bool,
-    ) -> Lengths:
+        if key in self._known:
+            return self._known[key]
         some, typical = sampled(examples, self.prepared.items["title"][:])
         write = self._write(seed)
         if task == "rps" or self._instructions.teacher == "list":
@@ -165,10 +151,13 @@ class Workload:
         rows = write.rows(task, part, some)
         typical = min(typical, len(rows))
         if title:
-            return count_titles(write.encoded(rows), number, typical, self._shrink)
-        found = write.to_rank(rows)
-        columns = (found["prompt_ids"][:], found["candidate_ids"][:])
-        return count_ranking(*columns, number, typical, self._shrink)
+            counted = count_titles(write.encoded(rows), number, typical, self._shrink)
+        else:
+            found = write.to_rank(rows)
+            columns = (found["prompt_ids"][:], found["candidate_ids"][:])
+            counted = count_ranking(*columns, number, typical, self._shrink)
+        self._known[key] = counted
+        return counted
 
     def _predicted(self, part: str, examples: Dataset, *, stored: bool) -> Dataset:
         """Return the teacher's items of examples; until it has taught, negatives stand for them."""

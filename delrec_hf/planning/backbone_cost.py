@@ -18,11 +18,11 @@ from transformers import (
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.backbone import BackboneConfig
+from delrec_hf.planning.cost import Batch, Cost, Pass, build, count
+from delrec_hf.planning.lengths import Reading
+from delrec_hf.planning.timing import seconds_of
 from delrec_hf.resources import resource
-from delrec_hf.runs.lengths import Reading
-from delrec_hf.training.cost import Batch, Cost, Pass, build, count
 from delrec_hf.training.recommendation import FinetuneConfig
-from delrec_hf.training.timing import seconds_of
 
 logger = get_logger(__name__)
 

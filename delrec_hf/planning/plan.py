@@ -13,14 +13,14 @@ import torch
 from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.prepared import PreparedData, build
 from delrec_hf.errors import InputError
-from delrec_hf.runs.backbone_cost import BackboneCost, read_config, read_tokenizer
+from delrec_hf.planning.backbone_cost import BackboneCost, read_config, read_tokenizer
+from delrec_hf.planning.stage_cost import StageCosts, StagePlan
+from delrec_hf.planning.workload import Workload
 from delrec_hf.runs.order import STAGES
 from delrec_hf.runs.pipeline import check_sections
 from delrec_hf.runs.prints import stage_step
 from delrec_hf.runs.recipe import Recipe
 from delrec_hf.runs.run import Run
-from delrec_hf.runs.stage_cost import StageCosts, StagePlan
-from delrec_hf.runs.workload import Workload
 
 
 @dataclass(frozen=True)

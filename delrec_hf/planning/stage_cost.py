@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from delrec_hf.planning.backbone_cost import BackboneCost
+from delrec_hf.planning.cost import Pass
+from delrec_hf.planning.counts import language_models, steps_of, too_long
+from delrec_hf.planning.fitting import fitting
+from delrec_hf.planning.lengths import Lengths, Reading
+from delrec_hf.planning.workload import Workload
 from delrec_hf.ranking import budget
-from delrec_hf.runs.backbone_cost import BackboneCost
-from delrec_hf.runs.counts import language_models, steps_of, too_long
-from delrec_hf.runs.fitting import fitting
-from delrec_hf.runs.lengths import Lengths, Reading
-from delrec_hf.runs.workload import Workload
 from delrec_hf.training.common import StageConfig
-from delrec_hf.training.cost import Pass
 from delrec_hf.training.distillation import DistilConfig
 from delrec_hf.training.recommendation import FinetuneConfig
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from delrec_hf.labels import IGNORED
+from delrec_hf.planning.cost import Batch
 from delrec_hf.ranking.prefix import common_beginning
 from delrec_hf.ranking.tree import tree_width
-from delrec_hf.training.cost import Batch
 
 IntArray = npt.NDArray[np.int64]
 TokenIds = list[int]

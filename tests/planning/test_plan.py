@@ -18,15 +18,20 @@ from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.instructions.templates import load_domain
 from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
+from delrec_hf.planning.backbone_cost import BackboneCost, read_config
+from delrec_hf.planning.fitting import fitting
+from delrec_hf.planning.plan import parse_memory, plan_recipe
+from delrec_hf.planning.stage_cost import StagePlan
 from delrec_hf.ranking.tree import tree_width
-from delrec_hf.runs.backbone_cost import BackboneCost, read_config
-from delrec_hf.runs.fitting import fitting
-from delrec_hf.runs.plan import parse_memory, plan_recipe
 from delrec_hf.runs.recipe import load_recipe
-from delrec_hf.runs.stage_cost import StagePlan
 from delrec_hf.training.recommendation import FinetuneConfig, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
-from tests.runs.films import BACKBONE, STAGES, sections, write_recipe
+from tests.runs.films import BACKBONE, STAGES, sections, write_films, write_recipe
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_films(tmp_path_factory.mktemp("own") / "films")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import math
 
 from delrec_hf.evaluation.evaluator import EvaluateConfig
 from delrec_hf.evaluation.systems import SYSTEMS
-from delrec_hf.runs.lengths import Lengths
+from delrec_hf.planning.lengths import Lengths
 from delrec_hf.training.common import StageConfig
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from delrec_hf.runs.backbone_cost import BackboneCost
+from delrec_hf.planning.backbone_cost import BackboneCost
 from delrec_hf.training.common import StageConfig
 
 
