@@ -1,35 +1,88 @@
-"""Examples and tokens per CPU second of both stages, beside plain TRL + PEFT and the floor.
+"""Both stages beside plain TRL + PEFT: examples, tokens, operations and memory, in one run.
 
-Each way trains on the same examples: toy titles, 20 candidates, ten items of history. The floor is
-the decoder's matrix products at the rate that this machine reaches in one of their shape: two of
-each weight and token (forward, and the gradient that flows back through frozen weights).
+Each way trains on the same examples: toy titles, 20 candidates, ten items of history. On a CPU
+seconds are those of its time in this process, on a GPU those of the clock. The first steps warm up
+and are not counted. The floor is what a training cannot do without, at the rate that this machine
+reaches in a product of large matrices: two products for each weight and token that is read
+(forward, and the gradient that flows back through frozen weights), attention to what stands before,
+and the output layer where a token is predicted.
 """
 
 import argparse
+import gc
+import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Trainer,
+    TrainerCallback,
+)
 from trl import SFTConfig, SFTTrainer
 
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.rows import ranking_rows
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
+from delrec_hf.labels import IGNORED
 from delrec_hf.logging import quiet_libraries
-from delrec_hf.modeling.backbone import BackboneConfig, load_backbone
-from delrec_hf.training.common import widths
+from delrec_hf.ranking.tree import tree_width
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+VIRTUAL = 16
+SHAPES: dict[str, Any] = {
+    "smollm2-135m": LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
+    "qwen3-0.6b": Qwen3Config(
+        vocab_size=151936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
+    "llama-3.2-3b": LlamaConfig(
+        vocab_size=128256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
+}
+"""Shapes that are filled with random weights."""
 
 
 def examples(number: int, *, listed: bool) -> tuple[Dataset, dict[str, str]]:
@@ -56,13 +109,86 @@ def examples(number: int, *, listed: bool) -> tuple[Dataset, dict[str, str]]:
     return Dataset.from_list(rows), titles
 
 
-def settings(folder: str, steps: int, batch: int) -> dict[str, Any]:
+class Clock(TrainerCallback):
+    """Takes the time from the end of the last step that warms up to the end of the last one."""
+
+    def __init__(self, warm: int, device: torch.device) -> None:
+        self._warm, self._device = warm, device
+        self._start = self.seconds = 0.0
+
+    def now(self) -> float:
+        """Return CPU seconds on a CPU, else seconds of the clock once the device has come along."""
+        if self._device.type == "cpu":
+            return time.process_time()
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+        """Look at the clock."""
+        if state.global_step == self._warm:
+            self._start = self.now()
+        if state.global_step == state.max_steps:
+            self.seconds = self.now() - self._start
+
+
+@dataclass(frozen=True)
+class Work:
+    """What examples hold: tokens read, attention's pairs of tokens, and tokens predicted."""
+
+    tokens: float
+    pairs: float
+    predicted: float
+
+    @classmethod
+    def of_titles(cls, encoded: Dataset, virtual: int) -> "Work":
+        """Return that of rows which learn one title."""
+        widths = np.array([len(one) + virtual for one in encoded["input_ids"]])
+        answers = [sum(label != IGNORED for label in one) for one in encoded["labels"]]
+        return cls(widths.mean(), (widths**2).mean() / 2, float(np.mean(answers)))
+
+    @classmethod
+    def of_trees(cls, rows: Dataset, virtual: int) -> "Work":
+        """Return that of rows which learn to rank."""
+        pairs = list(zip(rows["prompt_ids"], rows["candidate_ids"], strict=True))
+        trunks = np.array([len(prompt) + virtual for prompt, _ in pairs])
+        widths = np.array([tree_width(*pair, virtual) for pair in pairs])
+        branches = widths - trunks
+        seen = trunks**2 / 2 + branches * (trunks + 3)  # a title's own tokens are few
+        return cls(widths.mean(), seen.mean(), float(branches.mean()) + 1)
+
+    def operations(self, config: Any) -> float:
+        """Return the floating-point operations that one example cannot do without."""
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = config.num_attention_heads + config.num_key_value_heads
+        layer = (
+            2 * config.hidden_size * head * heads
+            + 3 * config.hidden_size * config.intermediate_size
+        )
+        attention = 2 * config.num_attention_heads * head  # scores and sums of values
+        layers = config.num_hidden_layers * (2 * layer * self.tokens + 3 * attention * self.pairs)
+        output = 2 * config.hidden_size * config.vocab_size * self.predicted
+        return 2 * (layers + output)  # a multiply and an add each
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the operations a second of a product of large matrices."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    clock, times = Clock(0, device), []
+    for _ in range(7):
+        start = clock.now()
+        a @ b
+        times.append(clock.now() - start)
+    return 2 * size**3 / float(np.median(times))
+
+
+def settings(folder: str, known: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Return what all trainings share."""
     return {
         "output_dir": folder,
-        "max_steps": steps,
-        "per_device_train_batch_size": batch,
-        "use_cpu": True,
+        "max_steps": known.warm + known.steps,
+        "per_device_train_batch_size": known.batch,
+        "use_cpu": device.type == "cpu",
         "bf16": False,
         "report_to": "none",
         "disable_tqdm": True,
@@ -75,97 +201,177 @@ def settings(folder: str, steps: int, batch: int) -> dict[str, Any]:
     }
 
 
-def cpu_seconds(train: Callable[[], Any]) -> float:
-    """Return the CPU time of a training."""
-    start = time.process_time()
-    train()
-    return time.process_time() - start
+@dataclass(frozen=True)
+class Measured:
+    """A row of the table."""
+
+    backbone: str
+    way: str
+    candidates: str
+    batch: int
+    tokens: float
+    examples: float
+    operations: float
+    share: float
+    memory: float
 
 
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Return the multiply-adds per CPU second of a product of the decoder's shape."""
-    a, b = torch.randn(2048, 576, dtype=dtype), torch.randn(576, 1536, dtype=dtype)
-    for _ in range(3):
-        a @ b
-    start = time.process_time()
-    for _ in range(20):
-        a @ b
-    return 20 * 2048 * 576 * 1536 / (time.process_time() - start)
+def trainers(
+    known: argparse.Namespace,
+    shared: dict[str, Any],
+    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+) -> Iterator[tuple[str, str, Work, Callable[[], Trainer]]]:
+    """Yield each way's name, whether candidates are listed, its work, and its trainer's maker."""
+    tokenizer = load()[1]
+    encoder, number = ChatEncoder(tokenizer), known.batch * (known.warm + known.steps)
+    for listed in (True, False):
+        rows, titles = examples(number, listed=listed)
+        encoded = rows.map(encoder.encode_rows, batched=True, remove_columns=rows.column_names)
+        to_rank = ranking_rows(rows, encoder, titles)
+        shown = "listed" if listed else "unlisted"
+        plain = {"title": Work.of_titles(encoded, 0), "listwise": Work.of_trees(to_rank, 0)}
+        virtual = {
+            "title": Work.of_titles(encoded, VIRTUAL),
+            "listwise": Work.of_trees(to_rank, VIRTUAL),
+        }
+
+        def peft(config: Any, rows: Dataset = rows) -> Trainer:
+            return SFTTrainer(
+                model=get_peft_model(load()[0], config),
+                args=SFTConfig(**shared, max_length=None),
+                train_dataset=rows.select_columns(["prompt", "completion"]),
+                processing_class=tokenizer,
+            )
+
+        def stage2(
+            loss: str, compiled: bool, encoded: Dataset = encoded, to_rank: Dataset = to_rank
+        ) -> Trainer:
+            config = FinetuneConfig(
+                **shared,
+                loss=loss,
+                lora_target_modules=TARGETS,
+                lora_dropout=0.0,
+                torch_compile=compiled,
+            )
+            learned = encoded if loss == "title" else to_rank
+            model = with_lora(load()[0], config, None)
+            return RecommendationTrainer(model, config, learned, learned, to_rank, tokenizer)
+
+        def stage1(
+            loss: str, compiled: bool, encoded: Dataset = encoded, to_rank: Dataset = to_rank
+        ) -> Trainer:
+            config = DistilConfig(
+                **shared,
+                loss=loss,
+                tasks=["rps"],
+                num_virtual_tokens=VIRTUAL,
+                torch_compile=compiled,
+            )
+            learned = {"rps": encoded if loss == "title" else to_rank}
+            model = new_soft_prompt(load()[0], config, tokenizer)
+            return PatternDistillationTrainer(
+                model, config, learned, learned, {"rps": to_rank}, tokenizer
+            )
+
+        if listed:
+            prompt = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=VIRTUAL)
+            lora = LoraConfig(
+                r=16, lora_alpha=32, target_modules=TARGETS, task_type=TaskType.CAUSAL_LM
+            )
+            yield "TRL + PEFT prompt tuning, title", shown, virtual["title"], partial(peft, prompt)
+            yield "TRL + PEFT LoRA, title", shown, plain["title"], partial(peft, lora)
+        for loss in ("title", "listwise"):
+            for compiled in (False, True) if known.compiled else (False,):
+                name = f"{loss}, compiled" if compiled else loss
+                given = (loss, compiled)
+                yield f"stage 1, {name}", shown, virtual[loss], partial(stage1, *given)
+                yield f"stage 2, {name}", shown, plain[loss], partial(stage2, *given)
+
+
+def measure(known: argparse.Namespace, name: str, device: torch.device) -> Iterator[Measured]:
+    """Train each way for a few steps and yield what it took."""
+    dtype = getattr(torch, known.torch_dtype)
+
+    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        tokenizer = AutoTokenizer.from_pretrained(known.tokenizer or name)
+        if name in SHAPES:
+            with torch.device(device):
+                model = AutoModelForCausalLM.from_config(SHAPES[name], dtype=dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)
+        return model.eval(), tokenizer
+
+    rate = matmul_rate(device, dtype)
+    print(f"{name}: {rate / 1e12:.3g} TFLOP/s in a product of large matrices", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        shared = settings(folder, known, device)
+        for way, shown, work, make in trainers(known, shared, load):
+            if known.only and not any(one in f"{way}, {shown}" for one in known.only):
+                continue
+            trainer, clock = make(), Clock(known.warm, device)
+            trainer.add_callback(clock)
+            on_device = device.type != "cpu"
+            if on_device:
+                torch.accelerator.reset_peak_memory_stats()
+            trainer.train()
+            memory = torch.accelerator.max_memory_allocated() if on_device else 0
+            done = known.steps * known.batch / clock.seconds
+            config = trainer.accelerator.unwrap_model(trainer.model).get_base_model().config
+            operations = work.operations(config)
+            yield Measured(
+                Path(name).name,
+                way,
+                shown,
+                known.batch,
+                work.tokens,
+                done,
+                done * operations,
+                done * operations / rate,
+                memory / 2**30,
+            )
+            del trainer
+            gc.collect()
+            if on_device:
+                torch.accelerator.empty_cache()
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="runs/backbones/smollm2-135m-instruct")
+    parser.add_argument("--backbones", nargs="+", default=["runs/backbones/smollm2-135m-instruct"])
+    parser.add_argument("--tokenizer", help="for shapes with random weights")
     parser.add_argument("--torch_dtype", default="bfloat16")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--warm", type=int, default=1)
+    parser.add_argument("--batches", nargs="+", type=int, default=[4])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compiled", action="store_true", help="measure compiled layers, too")
+    parser.add_argument("--only", nargs="+", help="ways whose names hold one of these")
+    parser.add_argument("--json", type=Path)
     known = parser.parse_args()
     torch.set_num_threads(known.threads)
     quiet_libraries()
-    number = known.steps * known.batch
-
-    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        return load_backbone(
-            BackboneConfig(model_name_or_path=known.backbone, torch_dtype=known.torch_dtype)
-        )
-
-    lines = []
-    with tempfile.TemporaryDirectory() as folder:
-        shared = settings(folder, known.steps, known.batch)
-        for listed in (True, False):
-            rows, titles = examples(number, listed=listed)
-            backbone, tokenizer = load()
-            encoder = ChatEncoder(tokenizer)
-            encoded = rows.map(encoder.encode_rows, batched=True, remove_columns=rows.column_names)
-            to_rank = ranking_rows(rows, encoder, titles)
-            shown = "listed" if listed else "unlisted"
-            if listed:
-                lora = LoraConfig(
-                    r=16, lora_alpha=32, target_modules=TARGETS, task_type="CAUSAL_LM"
-                )
-                plain = SFTTrainer(
-                    model=get_peft_model(backbone, lora),
-                    args=SFTConfig(**shared, max_length=None),
-                    train_dataset=rows.select_columns(["prompt", "completion"]),
-                    processing_class=tokenizer,
-                )
-                tokens = sum(widths(encoded))
-                lines.append(("TRL + PEFT, title", shown, tokens, cpu_seconds(plain.train)))
-            for loss in ("title", "listwise"):
-                learned = encoded if loss == "title" else to_rank
-                tokens = sum(widths(learned))
-                backbone, tokenizer = load()
-                config = FinetuneConfig(**shared, loss=loss, lora_target_modules=TARGETS)
-                stage2 = RecommendationTrainer(
-                    with_lora(backbone, config, None), config, learned, learned, to_rank, tokenizer
-                )
-                lines.append((f"stage 2, {loss}", shown, tokens, cpu_seconds(stage2.train)))
-            backbone, tokenizer = load()
-            prompt = DistilConfig(**shared, loss="listwise", tasks=["rps"], num_virtual_tokens=16)
-            stage1 = PatternDistillationTrainer(
-                new_soft_prompt(backbone, prompt, tokenizer),
-                prompt,
-                {"rps": to_rank},
-                {"rps": to_rank},
-                {"rps": to_rank},
-                tokenizer,
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    print(f"{kind}, {known.torch_dtype}, {known.threads} thread(s), torch {torch.__version__}")
+    clock = "CPU s" if device.type == "cpu" else "s"
+    heads = ("batch", "tokens an example", f"examples / {clock}", f"tokens / {clock}", "TFLOP/s")
+    print(f"| backbone | way | candidates | {' | '.join(heads)} | of the product | GiB |")
+    print(f"| --- | --- | --- |{' ---: |' * 7}", flush=True)
+    found = []
+    batches = known.batches * len(known.backbones) if len(known.batches) == 1 else known.batches
+    for name, batch in zip(known.backbones, batches, strict=True):
+        known.batch = batch
+        for one in measure(known, name, device):
+            found.append(asdict(one))
+            print(
+                f"| {one.backbone} | {one.way} | {one.candidates} | {one.batch} | "
+                f"{one.tokens:.0f} | {one.examples:.3g} | {one.examples * one.tokens:.0f} | "
+                f"{one.operations / 1e12:.3g} | {one.share:.2f} | {one.memory:.1f} |",
+                flush=True,
             )
-            tokens = sum(widths(to_rank)) + 16 * number
-            lines.append(("stage 1, listwise", shown, tokens, cpu_seconds(stage1.train)))
-    embedding = backbone.get_input_embeddings().weight.numel()
-    weights = sum(one.numel() for one in backbone.parameters()) - embedding
-    floor = matmul_rate(getattr(torch, known.torch_dtype)) / (2 * weights)
-    print(f"{known.backbone}, {known.torch_dtype}, {known.threads} thread(s), {number} examples")
-    heads = ("tokens an example", "examples / CPU s", "tokens / CPU s", "of the floor")
-    print(f"| way | candidates | {' | '.join(heads)} |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for way, shown, tokens, seconds in lines:
-        print(
-            f"| {way} | {shown} | {tokens / number:.0f} | {number / seconds:.2f} | "
-            f"{tokens / seconds:.0f} | {tokens / seconds / floor:.2f} |"
-        )
+            if known.json:
+                known.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ TokenIds = list[int]
 
 
 def cut(
-    prompt: TokenIds, candidates: Sequence[TokenIds], virtual_tokens: int
+    prompt: TokenIds,
+    candidates: Sequence[TokenIds],
+    virtual_tokens: int,
+    at_once: int | None = None,
 ) -> Iterator[Sequence[TokenIds]]:
     """Yield the candidates in parts whose trees fit the budget of tokens, each one at least one.
 
     A part is no narrower than its prompt, which each part reads again.
     """
     trunk = tree_width(prompt, [], virtual_tokens)
-    widest = min(budget.TOKENS, max(budget.TREE, 2 * trunk))
+    widest = min(at_once or budget.TOKENS, max(budget.TREE, 2 * trunk))
     start, width = 0, trunk
     for place, one in enumerate(candidates):
         if place > start and width + len(one) > widest:
@@ -30,6 +33,7 @@ def make_batches(
     prompts: Sequence[TokenIds],
     candidates: Sequence[Sequence[TokenIds]],
     virtual_tokens: int = 0,
+    at_once: int | None = None,
 ) -> list[list[int]]:
     """Group rows of like length into batches under a budget of tokens.
 
@@ -40,17 +44,19 @@ def make_batches(
         prompts: Token ids up to where the answer starts.
         candidates: For each prompt the candidates' token ids.
         virtual_tokens: How many stand in front of each prompt.
+        at_once: The budget, where it is another one than `budget.TOKENS`.
 
     Returns:
         Lists of row numbers.
     """
+    most = at_once or budget.TOKENS
     widths = [
         tree_width(prompt, offered, virtual_tokens)
         for prompt, offered in zip(prompts, candidates, strict=True)
     ]
     batches: list[list[int]] = []
     for row in sorted(range(len(widths)), key=lambda r: (-widths[r], r)):
-        if batches and (len(batches[-1]) + 1) * widths[batches[-1][0]] <= budget.TOKENS:
+        if batches and (len(batches[-1]) + 1) * widths[batches[-1][0]] <= most:
             batches[-1].append(row)
         else:
             batches.append([row])

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from delrec_hf.ranking import budget
+from delrec_hf.ranking.logits import by_forward, by_layer, plain_output
 
 
 def embed(
@@ -44,7 +44,7 @@ def log_probabilities(
     The decoder runs once. Then the backbone's own forward turns a slice of the scored positions
     after the other into logits, the decoder answering with what it gave before: so softcapping,
     scales and biases around the output layer are the backbone's own, whatever they are. Where
-    gradients are wanted, a slice's logits are computed again on the way back.
+    the output layer is all there is, it is asked itself; see `logits`.
 
     Args:
         backbone: A causal language model of transformers.
@@ -58,31 +58,29 @@ def log_probabilities(
     """
     decoder = _Decoder(_decoder_of(backbone))
     reader = _with_decoder(backbone, decoder)
-    vocabulary = reader(**inputs).logits.shape[-1]
-    hidden = decoder.hidden[scored.to(decoder.hidden.device)]
+    first = reader(**inputs).logits
+    device, vocabulary = first.device, first.shape[-1]
+    places = scored.flatten().nonzero().squeeze(1).to(decoder.hidden.device)
+    hidden = decoder.hidden.flatten(0, 1).index_select(0, places)
 
-    def project(states: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def forward(states: torch.Tensor) -> torch.Tensor:
         decoder.answer = states[None]
-        logits = reader(inputs_embeds=states[None], use_cache=False).logits[0].float()
-        rows, columns = rows.to(logits.device), columns.to(logits.device)
-        # Some rows at a time: what the sum makes of all at once would not stay in the cache.
-        sums = torch.cat([some.logsumexp(1) for some in logits.split(64)])
-        return logits[rows, columns] - sums[rows]
+        logits: torch.Tensor = reader(inputs_embeds=states[None], use_cache=False).logits[0]
+        return logits
 
-    step = max(1, budget.LOGITS // vocabulary)
+    layer = plain_output(backbone, decoder.hidden[:1, -1:], first)
+    project = by_forward(forward) if layer is None else by_layer(layer)
+    step = max(1, budget.logits(device) // vocabulary)
     order = owners.argsort(stable=True)
     sizes = torch.bincount(owners // step, minlength=-(-len(hidden) // step)).tolist()
     slices = zip(
         hidden.split(step),
-        (owners[order] % step).split(sizes),
-        tokens[order].split(sizes),
+        (owners[order] % step).to(device).split(sizes),
+        tokens[order].to(device).split(sizes),
         strict=True,
     )
-    if torch.is_grad_enabled():
-        found = torch.cat([checkpoint(project, *one, use_reentrant=False) for one in slices])
-    else:
-        found = torch.cat([project(*one) for one in slices])
-    return found[order.argsort().to(found.device)]
+    found = torch.cat([project(*one) for one in slices])
+    return found[order.argsort().to(device)]
 
 
 class _Decoder(nn.Module):

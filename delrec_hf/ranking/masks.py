@@ -15,10 +15,11 @@ def masks(
 
     Args:
         config: The language model's: its kinds of layers and their sliding window.
-        seen: `(rows, length, keys)` bool, whether a token may see another one. Each may see itself.
-        queries: `(rows, length)` int64 distance of each token from the root.
+        seen: `(rows, length, keys)` bool, whether a token may see another one, on the device where
+            the masks are used. Each may see itself.
+        queries: `(rows, length)` int64 distance of each token from the root, on the CPU.
         keys: `(rows, keys)` the same of those that may be seen, the earlier ones included.
-        like: Where the masks are used: their dtype and device.
+        like: What says the masks' dtype.
 
     Returns:
         `(rows, 1, length, keys)`. In layers with a sliding window a token sees the last so many.
@@ -32,10 +33,10 @@ def masks(
     for window in set(reach.values()):
         near = seen
         if window is not None:
-            near = seen & (keys[:, None, :] > queries[:, :, None] - window)
-        hidden = torch.zeros(seen.shape, dtype=like.dtype)
-        hidden = hidden.masked_fill_(~near, torch.finfo(like.dtype).min)[:, None]
-        made[window] = hidden.to(like.device)
+            inside = keys.to(seen.device)[:, None, :] > queries.to(seen.device)[:, :, None] - window
+            near = seen & inside
+        hidden = torch.zeros(seen.shape, dtype=like.dtype, device=seen.device)
+        made[window] = hidden.masked_fill_(~near, torch.finfo(like.dtype).min)[:, None]
     if len(made) == 1:
         return next(iter(made.values()))
     return {kind: made[window] for kind, window in reach.items()}

@@ -93,7 +93,7 @@ def read_on(
     own = places[:, past:]
     mask = None  # the backbone's own is the fastest, and right where nothing stands before
     if past:
-        seen = places[:, None, :] <= own[:, :, None]
+        seen = (places[:, None, :] <= own[:, :, None]).to(embeds.device)
         mask = masks(backbone.config.get_text_config(), seen, own, places, embeds)
     backbone.base_model(
         inputs_embeds=embeds,

@@ -14,6 +14,7 @@ from peft import PeftModel
 
 from delrec_hf.logging import progress
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.ranking import budget
 from delrec_hf.ranking.batches import make_batches
 from delrec_hf.ranking.kept import KeptScores, row_key
 from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite
@@ -53,7 +54,9 @@ def score_rows(
     kept = None if keep_in is None else KeptScores.open(keep_in, accelerator)
     keys = [row_key(*row) for row in zip(prompts, candidates, strict=True)]
     known = {} if kept is None else kept.of(keys, candidates)
-    batches = make_batches(prompts, candidates, scorer.virtual_tokens)
+    with torch.inference_mode():
+        at_once = budget.tokens(scorer.backbone)
+    batches = make_batches(prompts, candidates, scorer.virtual_tokens, at_once)
     batches = [[row for row in batch if keys[row] not in known] for batch in batches]
     left = [batch for batch in batches if batch]
     own = left[accelerator.process_index :: accelerator.num_processes]

@@ -48,7 +48,7 @@ class Scoring:
     log_priors: Mapping[tuple[int, ...], float] = field(default_factory=dict)
 
     def of(self, totals: torch.Tensor, candidates: Sequence[TokenIds]) -> torch.Tensor:
-        """Return the scores of one prompt's candidates, differentiable.
+        """Return the scores of candidates, of one prompt or of several, differentiable.
 
         Args:
             totals: `(candidates,)` log-probabilities.
@@ -152,7 +152,8 @@ class CandidateScorer:
             InputError: If a candidate has no tokens, or a score is not finite.
         """
         scores: list[FloatArray] = [np.empty(0)] * len(prompts)
-        for rows in make_batches(prompts, candidates, self.virtual_tokens):
+        at_once = budget.tokens(self.backbone)
+        for rows in make_batches(prompts, candidates, self.virtual_tokens, at_once):
             batch = self.score_batch([prompts[r] for r in rows], [candidates[r] for r in rows])
             for row, found in zip(rows, batch, strict=True):
                 scores[row] = found
@@ -181,6 +182,7 @@ class CandidateScorer:
         """
         if not all(all(offered) for offered in candidates):
             raise InputError("a candidate has no tokens; expected a title and the end of a turn")
+        at_once = budget.tokens(self.backbone)
         wide = {
             row: self._in_chunks(prompt, offered)
             for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
@@ -190,11 +192,11 @@ class CandidateScorer:
             (row, piece)
             for row, (prompt, offered) in enumerate(zip(prompts, candidates, strict=True))
             if row not in wide
-            for piece in cut(prompt, offered, self.virtual_tokens)
+            for piece in cut(prompt, offered, self.virtual_tokens, at_once)
         ]
         own = [prompts[row] for row, _ in pieces]
         offers = [piece for _, piece in pieces]
-        groups = make_batches(own, offers, self.virtual_tokens)
+        groups = make_batches(own, offers, self.virtual_tokens, at_once)
         found: list[torch.Tensor] = [torch.empty(0)] * len(pieces)
         for group in groups:
             asked = ([own[k] for k in group], [offers[k] for k in group])

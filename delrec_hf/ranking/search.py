@@ -233,7 +233,7 @@ class Search:
         config = self._backbone.config.get_text_config()
         inputs = {
             "inputs_embeds": embeds,
-            "attention_mask": masks(config, seen, queries, keys, embeds),
+            "attention_mask": masks(config, seen.to(embeds.device), queries, keys, embeds),
             "position_ids": queries.to(embeds.device),
             "past_key_values": self._behind(behind),
             "use_cache": True,

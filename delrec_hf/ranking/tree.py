@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
@@ -27,6 +28,8 @@ from delrec_hf.ranking.support import no_prefix
 from delrec_hf.ranking.trie import ROOT, IntArray, Trie
 
 TokenIds = list[int]
+
+_ALIGNED = 8  # tokens: accelerators' attention copies masks of other lengths, in every layer
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def tree_totals(
         gained = _read(backbone, soft_prompt, trunks, branches)
     else:
         gained = read_branches(backbone, soft_prompt, prompts, branches, prefix)
-    return [summed(trie, one) for trie, one in zip(tries, gained, strict=True)]
+    return _summed_rows(tries, gained)
 
 
 def gained_in_chunks(
@@ -132,8 +135,25 @@ def summed(trie: Trie, gained: torch.Tensor) -> torch.Tensor:
         trie: The trie.
         gained: `(nodes - 1,)` what each node adds, the root's left out.
     """
-    sequences, nodes = (torch.from_numpy(part).to(gained.device) for part in trie.steps())
-    return gained.new_zeros(len(trie.leaves)).index_add(0, sequences, gained[nodes - 1])
+    return _summed_rows([trie], [gained])[0]
+
+
+def _summed_rows(tries: Sequence[Trie], gained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return what `summed` does of each trie, in as few operations as of one."""
+    everything = torch.cat(list(gained))
+    sequences, nodes = [], []
+    leaves = before = 0
+    for trie in tries:
+        owners, own = trie.steps()
+        sequences.append(owners + leaves)
+        nodes.append(own + (before - 1))  # the root has no place in `gained`
+        leaves, before = leaves + len(trie.leaves), before + len(trie.tokens) - 1
+    owned, steps = (
+        torch.from_numpy(np.concatenate(parts)).to(everything.device)
+        for parts in (sequences, nodes)
+    )
+    totals = everything.new_zeros(leaves).index_add(0, owned, everything.index_select(0, steps))
+    return list(totals.split([len(trie.leaves) for trie in tries]))
 
 
 def _chunks(trie: Trie) -> list[Branches]:
@@ -199,17 +219,21 @@ def _read(
     """Read trunks, virtual tokens included, and branches behind what a cache holds of each row."""
     lengths = lengths or [0] * len(trunks)
     rows = [_lay_out(*row) for row in zip(trunks, branches, lengths, strict=True)]
-    ids, depths, ends, scored = (_pad(parts) for parts in zip(*rows, strict=True))
+    multiple = 1 if backbone.device.type == "cpu" else _ALIGNED
+    ids, depths, ends, scored = (_pad(parts, multiple) for parts in zip(*rows, strict=True))
     virtual = 0 if soft_prompt is None else len(soft_prompt)
     embeds = embed(backbone, soft_prompt, ids[:, virtual:])
+    device = embeds.device
     past = torch.arange(max(lengths)).expand(len(rows), -1)
     earlier = past < torch.tensor(lengths)[:, None]  # rows are padded behind what they hold
     config = backbone.config.get_text_config()
     keys = torch.cat([past, depths], dim=1)
     inputs = {
         "inputs_embeds": embeds,
-        "attention_mask": masks(config, _seen(ends, earlier), depths, keys, embeds),
-        "position_ids": depths.to(embeds.device),
+        "attention_mask": masks(
+            config, _seen(ends.to(device), earlier.to(device)), depths, keys, embeds
+        ),
+        "position_ids": depths.to(device),
         "use_cache": cache is not None,
     }
     if cache is not None:
@@ -250,11 +274,13 @@ def _seen(ends: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
     Padding, whose end is 0, sees itself and the past, because a row that may see nothing would be
     NaN.
     """
-    places = torch.arange(ends.shape[1])
+    places = torch.arange(ends.shape[1], device=ends.device)
     seen = (places[None, :] <= places[:, None]) & (places[:, None] < ends[:, None, :])
     seen |= places[None, :] == places[:, None]
     return torch.cat([earlier[:, None, :].expand(-1, len(places), -1), seen], dim=2)
 
 
-def _pad(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    return pad_sequence(list(rows), batch_first=True)
+def _pad(rows: Sequence[torch.Tensor], multiple: int = 1) -> torch.Tensor:
+    """Return rows of one length, which is a multiple of some number."""
+    padded = pad_sequence(list(rows), batch_first=True)
+    return F.pad(padded, (0, -padded.shape[1] % multiple))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from delrec_hf.ranking.scoring import CandidateScorer
 
@@ -29,19 +30,22 @@ def listwise_losses(
     Returns:
         `(rows,)` float64.
     """
-    candidates, chances = batch["candidate_ids"], batch["chances"]
-    losses = []
-    for total, offered, wanted in zip(
-        scorer.totals(batch["prompt_ids"], candidates), candidates, chances, strict=True
-    ):
-        wanted = wanted.to(total)
-        scores = scorer.scoring.of(total, offered) / temperature
-        loss = -(wanted * scores.log_softmax(0)).sum()
-        if title_weight:
-            lengths = total.new_tensor([len(one) for one in offered])
-            loss = loss - title_weight * (wanted * total / lengths).sum()
-        losses.append(loss)
-    return torch.stack(losses)
+    candidates = batch["candidate_ids"]
+    totals = torch.cat(scorer.totals(batch["prompt_ids"], candidates))
+    every = [one for offered in candidates for one in offered]
+    sizes = torch.tensor([len(offered) for offered in candidates])
+    places = torch.arange(int(sizes.max()))
+    held = (places < sizes[:, None]).to(totals.device)  # rows with fewer candidates are padded
+    index = (places.clamp(max=sizes[:, None] - 1) + (sizes.cumsum(0) - sizes)[:, None]).to(
+        held.device
+    )
+    wanted = pad_sequence(batch["chances"], batch_first=True).to(totals)
+    scores = (scorer.scoring.of(totals, every) / temperature)[index].masked_fill(~held, -torch.inf)
+    losses = -(wanted * scores.log_softmax(1).masked_fill(~held, 0.0)).sum(1)
+    if title_weight:
+        lengths = totals.new_tensor([len(one) for one in every])
+        losses = losses - title_weight * (wanted * (totals / lengths)[index]).sum(1)
+    return losses
 
 
 class ListwiseCollator:

@@ -19,9 +19,12 @@ from delrec_hf.labels import IGNORED
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import Scoring
+from delrec_hf.ranking.support import way_of
 from delrec_hf.ranking.tree import tree_width
 from delrec_hf.training.common import StageConfig, log_in_lines, widths
+from delrec_hf.training.compiling import compile_layers, uncompiled
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
+from delrec_hf.training.title import title_loss
 
 logger = get_logger(__name__)
 
@@ -61,6 +64,7 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
         validation = dict(title_rows if args.loss == "title" else ranking_rows)
         if args.train_sampling_strategy == "group_by_length":
             train_dataset = train_dataset.add_column(args.length_column_name, widths(train_dataset))
+        backend, args.torch_compile_backend = args.torch_compile_backend, None
         super().__init__(
             model=model,
             args=args,
@@ -68,6 +72,9 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
             eval_dataset=validation.get("", validation),
             **kwargs,
         )
+        args.torch_compile_backend = backend  # of which the Trainer would compile the whole model
+        if args.torch_compile:
+            logger.info("%s: %d layers compiled", self.section, compile_layers(self.model))
         # SFTTrainer casts what trains on a quantised backbone to bfloat16; a saved adapter loads in
         # float32 and would give other logits than the model that was validated.
         for parameter in self.model.parameters():
@@ -119,25 +126,40 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return SFTTrainer's loss for titles, and the mean over rows for rankings.
+        """Return the mean over tokens for titles, and over rows for rankings.
 
-        Candidates are scored under the forward of whatever the model is wrapped in, so that
-        gradients are reduced over processes.
+        Both are computed under the forward of whatever the model is wrapped in, so that gradients
+        are reduced over processes.
         """
-        if "candidate_ids" not in inputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         own = self.accelerator.unwrap_model(model)
+        of_titles = "candidate_ids" not in inputs
+        if of_titles and not self._learns_titles_here(own):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
         def losses() -> torch.Tensor:
             scorer = scorer_of(own, self._scoring)
+            if of_titles:
+                return title_loss(scorer, inputs)
             return listwise_losses(scorer, inputs, self._temperature, self.args.title_weight)
 
         loss = _ForwardRedirection()(model, own, losses).sum()
-        rows = len(inputs["prompt_ids"]) if num_items_in_batch is None else num_items_in_batch
+        rows = num_items_in_batch
+        if rows is None:
+            rows = (
+                (inputs["labels"][:, 1:] != IGNORED).sum().clamp(min=1)
+                if of_titles
+                else len(inputs["prompt_ids"])
+            )
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # of which DDP takes the mean
         loss = loss / rows
         return (loss, {}) if return_outputs else loss
+
+    def _learns_titles_here(self, own: PeftModel) -> bool:
+        """Say whether the loss of titles is the plain one, of a backbone that can be cut in two."""
+        plain = self.args.loss_type == "nll" and self.label_smoother is None
+        way, _ = way_of(own.get_base_model())
+        return own.training and plain and not self.aux_loss_enabled and way == "tree"
 
     def items_of(self, batches: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Count what the loss is a mean over: answers' tokens, or rows, of all processes."""
@@ -193,7 +215,8 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
         self.model.eval()
         scorer = scorer_of(self.model, self._scoring)
         hidden = bool(self.args.disable_tqdm)
-        scores = score_rows(scorer, rows, self.accelerator, disable_tqdm=hidden)
+        with uncompiled():
+            scores = score_rows(scorer, rows, self.accelerator, disable_tqdm=hidden)
         self.model.train(was_training)
         places = rows["target_place"][:]
         ranks = np.array([(one >= one[k]).sum() for one, k in zip(scores, places, strict=True)])

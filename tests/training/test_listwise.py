@@ -125,7 +125,7 @@ def test_candidates_cut_to_a_budget_of_tokens_give_the_same_gradient(
     assert once == 1
     assert often > 2
     for name, value in whole.items():
-        torch.testing.assert_close(cut[name], value, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(cut[name], value, atol=5e-5, rtol=1e-4)
 
 
 def test_a_learned_ranking_puts_every_target_first(

@@ -1,0 +1,38 @@
+"""Learning titles token by token, logits made only where an answer's tokens are predicted."""
+
+import torch
+
+from delrec_hf.labels import IGNORED
+from delrec_hf.ranking.forward import embed, log_probabilities
+from delrec_hf.ranking.scoring import CandidateScorer
+
+
+def title_loss(scorer: CandidateScorer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    r"""Return the loss of a batch's answers, $-\sum \log p$ over their tokens, differentiable.
+
+    SFTTrainer's own makes logits of every position on a CPU; here an answer's alone are made, and
+    not again on the way back.
+
+    Args:
+        scorer: What reads the rows, a soft prompt in front of them or none.
+        batch: `input_ids`, `attention_mask` and `labels`, `(rows, length)` int64, padded on the
+            right; labels are -100 where nothing is learned.
+
+    Returns:
+        A float32 scalar.
+    """
+    labels, ids = batch["labels"].cpu(), batch["input_ids"]
+    embeds = embed(scorer.backbone, scorer.soft_prompt, ids)
+    seen = batch["attention_mask"]
+    virtual = seen.new_ones(len(seen), scorer.virtual_tokens)
+    predicted = labels[:, 1:] != IGNORED
+    scored = torch.zeros(embeds.shape[:2], dtype=torch.bool)
+    scored[:, scorer.virtual_tokens : -1] = predicted
+    tokens = labels[:, 1:][predicted]
+    inputs = {
+        "inputs_embeds": embeds,
+        "attention_mask": torch.cat([virtual, seen], dim=1),
+        "use_cache": False,
+    }
+    owners = torch.arange(len(tokens))
+    return -log_probabilities(scorer.backbone, inputs, scored, owners, tokens).sum()
