@@ -189,7 +189,7 @@ def settings(folder: str, known: argparse.Namespace, device: torch.device) -> di
         "max_steps": known.warm + known.steps,
         "per_device_train_batch_size": known.batch,
         "use_cpu": device.type == "cpu",
-        "bf16": False,
+        "bf16": device.type != "cpu" and known.torch_dtype == "bfloat16",  # LoRA's products, too
         "report_to": "none",
         "disable_tqdm": True,
         "logging_strategy": "no",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from transformers import PreTrainedModel
 
 Way = Literal["tree", "cache", "rows"]
@@ -69,6 +70,7 @@ def no_prefix(backbone: PreTrainedModel) -> str:
 @contextmanager
 def masked_attention(backbone: PreTrainedModel) -> Iterator[None]:
     """Let attention take a mask: flash and flex attention give way to sdpa, or eager, meanwhile."""
+    without_plans(backbone.device)
     if _takes_mask(backbone):
         yield
         return
@@ -78,6 +80,16 @@ def masked_attention(backbone: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         backbone.set_attn_implementation(own)
+
+
+def without_plans(device: torch.device) -> None:
+    """Keep sdpa from cuDNN's attention, which is planned anew for each shape of a batch.
+
+    A plan takes longer than the attention of several batches, and batches of prompts come in as
+    many shapes as there are lengths. It stays off: a checkpointed layer is run again outside.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _takes_mask(backbone: PreTrainedModel) -> bool:

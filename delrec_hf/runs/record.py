@@ -72,8 +72,15 @@ class RunRecord:
         if stages.pop(stage, None) is not None:
             self._write(stages)
 
-    def finish(self, stage: str, print_: str, settings: Mapping[str, Any], seconds: float) -> None:
-        """Record a finished stage."""
+    def finish(
+        self,
+        stage: str,
+        print_: str,
+        settings: Mapping[str, Any],
+        seconds: float,
+        device_memory: int | None = None,
+    ) -> None:
+        """Record a finished stage, and the bytes of its accelerator that its first process held."""
         stages = self.stages
         stages[stage] = {
             "format_version": _FORMAT_VERSION,
@@ -81,6 +88,8 @@ class RunRecord:
             "settings": dict(settings),
             "seconds": round(seconds, 1),
         }
+        if device_memory is not None:
+            stages[stage]["device_memory"] = device_memory
         self._write(stages)
 
     def take(self, stage: str, other: "RunRecord") -> None:

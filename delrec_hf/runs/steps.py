@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from delrec_hf.files import replace_folder, write_bytes
@@ -94,14 +95,19 @@ def once(
     start = time.perf_counter()
     if state.is_main_process:
         record.forget(step.name)
+    has_device = torch.accelerator.is_available()
+    if has_device:
+        torch.accelerator.reset_peak_memory_stats()
     work()
     seconds = time.perf_counter() - start
+    memory = torch.accelerator.max_memory_reserved() if has_device else None
     state.wait_for_everyone()
     if state.is_main_process:
-        record.finish(step.name, step.print_, step.settings, seconds)
+        record.finish(step.name, step.print_, step.settings, seconds, memory)
     state.wait_for_everyone()
     written = ", ".join(str(folder / name) for name in step.writes)
-    logger.info("%s: wrote %s in %.0f s", step.name, written, seconds)
+    held = "" if memory is None else f", at most {memory / 1e9:.2f} GB of the device's memory"
+    logger.info("%s: wrote %s in %.0f s%s", step.name, written, seconds, held)
 
 
 def _take(step: Step, folder: Path, other: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 from delrec_hf.labels import IGNORED
 from delrec_hf.ranking.forward import embed, log_probabilities
 from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.ranking.support import without_plans
 
 
 def title_loss(scorer: CandidateScorer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -22,6 +23,7 @@ def title_loss(scorer: CandidateScorer, batch: dict[str, torch.Tensor]) -> torch
         A float32 scalar.
     """
     labels, ids = batch["labels"].cpu(), batch["input_ids"]
+    without_plans(ids.device)
     embeds = embed(scorer.backbone, scorer.soft_prompt, ids)
     seen = batch["attention_mask"]
     virtual = seen.new_ones(len(seen), scorer.virtual_tokens)
