@@ -23,7 +23,8 @@ IntArray = npt.NDArray[np.int64]
 DRAWN = ("uniform", "popularity", "teacher")
 """Ways to draw candidates: all items alike, by their training interactions, the teacher's best."""
 
-_PERMUTED_USERS = 200
+PERMUTED_USERS = 200
+"""How many users' candidates are listed in other orders."""
 
 logger = get_logger(__name__)
 
@@ -231,7 +232,7 @@ def measure(
     for scores in regimes:
         scores.add(system.name, score)
     if permutations and system.reads_prompts:
-        some = regimes[0].examples.select(range(min(_PERMUTED_USERS, len(regimes[0].examples))))
+        some = regimes[0].examples.select(range(min(PERMUTED_USERS, len(regimes[0].examples))))
         found = order_sensitivity(score, some, permutations, outputs.seed)
         regimes[0].order_sensitivity[system.name] = found
 

@@ -21,13 +21,16 @@ from delrec_hf.modeling.backbone import BackboneConfig
 from delrec_hf.planning.cost import Batch, Cost, Pass, build, count
 from delrec_hf.planning.lengths import Reading
 from delrec_hf.planning.timing import seconds_of
+from delrec_hf.ranking import budget
 from delrec_hf.resources import resource
 from delrec_hf.training.recommendation import FinetuneConfig
 
 logger = get_logger(__name__)
 
-EFFICIENCY = 0.35
-"""What training and ranking reach of the rate of large matrix products; see docs/plan.md."""
+EFFICIENCY = 0.3
+"""What a training reaches on a GPU of the rate of large products, where hidden states are this wide
+or wider; narrower ones keep it less busy. See docs/plan.md."""
+_WIDE = 3072
 
 _RETAINED_ON_GPU = 1.1  # bytes that a GPU's allocator holds for each byte of tensors
 _TRAINER = 100_000_000  # bytes of a process that trains: modules loaded late, batches, checkpoints
@@ -72,7 +75,7 @@ class BackboneCost:
     @property
     def efficiency(self) -> float:
         """What is reached of the rate of large matrix products."""
-        return EFFICIENCY
+        return EFFICIENCY * min(1.0, self.config.get_text_config().hidden_size / _WIDE)
 
     @cached_property
     def parameters(self) -> int:
@@ -129,7 +132,10 @@ class BackboneCost:
         """
         cost = self._cost(what, batch)
         if self.on_device:
-            return int(self.weights + _RETAINED_ON_GPU * (cost.memory + held))
+            logits = batch.scored * self.config.get_text_config().vocab_size
+            # A slice of logits as they are, in float32, and as chances; on a CPU slices are small.
+            logits = min(logits, budget.LOGITS_ON_DEVICE) * (4 + 2 * self.dtype.itemsize)
+            return int(self.weights + _RETAINED_ON_GPU * (cost.memory + held + logits))
         process = self.base + (_TRAINER if what.learns else 0)
         return int(process + self.weights + cost.resident + held)
 
@@ -147,7 +153,7 @@ class BackboneCost:
 
     def _seconds_per_operation(self, what: Pass, batch: Batch) -> float:
         if self.flops is not None:
-            return 1 / (EFFICIENCY * self.flops)
+            return 1 / (self.efficiency * self.flops)
         key = _key(what)
         if key not in self._rates:
             device = torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -161,7 +167,6 @@ def _key(what: Pass) -> tuple[object, ...]:
     return (
         what.lora is not None,
         what.learns,
-        what.all_positions,
         what.checkpointing,
         what.autocast,
     )

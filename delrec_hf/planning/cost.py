@@ -18,13 +18,12 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from trl.trainer.utils import add_fused_lm_head
 
 from delrec_hf.errors import InputError
 from delrec_hf.ranking import budget
+from delrec_hf.ranking.logits import by_layer
 from delrec_hf.ranking.support import way_of
 from delrec_hf.training.recommendation import FinetuneConfig, with_lora
 
@@ -54,14 +53,12 @@ class Pass:
     Attributes:
         lora: Settings of the LoRA that learns, or is there; None: none is.
         learns: Whether a gradient is taken: of LoRA, or without one of the soft prompt.
-        all_positions: Whether every position is turned into logits, as TRL's loss does on a CPU.
         checkpointing: Whether layers are computed again on the way back.
         autocast: Whether products are of bfloat16, whatever the weights are.
     """
 
     lora: FinetuneConfig | None = None
     learns: bool = True
-    all_positions: bool = False
     checkpointing: bool = False
     autocast: bool = False
 
@@ -104,8 +101,6 @@ def build(config: PreTrainedConfig, dtype: torch.dtype, what: Pass) -> PreTraine
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         model = tuned.get_base_model()
-    if what.all_positions:
-        add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
     if what.checkpointing:
         model.gradient_checkpointing_enable()
     return model.train(what.learns)
@@ -158,8 +153,8 @@ def _count(model: PreTrainedModel, what: Pass, batch: Batch) -> Cost:
     held = _Held(model)
     with counted, held:
         run_once(model, what, batch)
-    # Computed again on the way back, and the gradient that flows on: the output layer is frozen.
-    head = 2 * model.get_output_embeddings().weight.numel() * (3 if what.learns else 1)
+    # Logits, and where a gradient flows on what they are worth: the output layer is frozen.
+    head = 2 * model.get_output_embeddings().weight.numel() * (2 if what.learns else 1)
     found = counted.get_flop_counts()["Global"].items()
     pairs = sum(n for op, n in found if "bmm" in str(op) or "attention" in str(op))
     tokens = batch.rows * batch.length
@@ -186,11 +181,7 @@ def run_once(model: PreTrainedModel, what: Pass, batch: Batch) -> None:
         return
     embeds.requires_grad_(what.lora is None)
     with torch.autocast(embeds.device.type, torch.bfloat16, enabled=what.autocast):
-        if what.all_positions:
-            labels = torch.zeros(rows, length, dtype=torch.long)
-            loss = model(**inputs, labels=labels, fused_lm_head=True).loss
-        else:
-            loss = _scored(model, model.base_model(**inputs).last_hidden_state, batch)
+        loss = _scored(model, model.base_model(**inputs).last_hidden_state, batch)
     loss.backward()
 
 
@@ -198,15 +189,12 @@ def _scored(model: PreTrainedModel, hidden: torch.Tensor, batch: Batch) -> torch
     """Turn scored positions into logits and log-probabilities: see `log_probabilities`."""
     states = hidden.reshape(-1, hidden.shape[-1])[: batch.scored]
     output = model.get_output_embeddings()
-
-    def project(some: torch.Tensor) -> torch.Tensor:
-        logits = output(some).float()
-        return logits[:, 0] - torch.cat([part.logsumexp(1) for part in logits.split(64)])
-
-    parts = states.split(max(1, budget.LOGITS // output.weight.shape[0]))
-    if torch.is_grad_enabled():
-        return torch.cat([checkpoint(project, one, use_reentrant=False) for one in parts]).sum()
-    return torch.cat([project(one) for one in parts]).sum()
+    project = by_layer(output)
+    found = []
+    for some in states.split(max(1, budget.LOGITS // output.weight.shape[0])):
+        rows = torch.arange(len(some))
+        found.append(project(some, rows, torch.zeros_like(rows)))
+    return torch.cat(found).sum()
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

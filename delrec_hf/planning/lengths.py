@@ -80,7 +80,7 @@ class Lengths:
         """Return the tokens of all rows, each behind so many virtual tokens."""
         return self.number * (self.mean + virtual)
 
-    def learned(self, rows: int, virtual: int, *, all_positions: bool) -> Reading:
+    def learned(self, rows: int, virtual: int) -> Reading:
         """Return what training reads of all rows, drawn by chance into batches and padded."""
         if not self.typical:
             return Reading()
@@ -88,7 +88,7 @@ class Lengths:
         order = np.random.default_rng(_SEED).permutation(drawn)
         widths = self.widths[order].reshape(_BATCHES, rows).max(axis=1) + virtual
         tokens = float(widths.mean())
-        scored = tokens if all_positions else float(self.scored[: self.typical].mean())
+        scored = float(self.scored[: self.typical].mean())
         return Reading(tokens, float((widths**2).mean()), scored) * self.number
 
     def ranked(self, virtual: int) -> Reading:
@@ -102,17 +102,15 @@ class Lengths:
         )
         return found * self.number
 
-    def fullest(self, rows: int, virtual: int, *, all_positions: bool = False) -> Batch:
+    def fullest(self, rows: int, virtual: int) -> Batch:
         """Return the largest batch of so many rows: all are as wide as the widest."""
-        length = int(self.widths.max()) + virtual
-        scored = rows * length if all_positions else rows * int(self.scored.max())
-        return Batch(rows, length, scored)
+        return Batch(rows, int(self.widths.max()) + virtual, rows * int(self.scored.max()))
 
-    def usual(self, rows: int, virtual: int, *, all_positions: bool = False) -> Batch:
+    def usual(self, rows: int, virtual: int) -> Batch:
         """Return a batch of so many rows of mean width."""
         length = max(2, round(self.mean)) + virtual
         scored = round(rows * float(self.scored[: self.typical].mean()))
-        return Batch(rows, length, rows * length if all_positions else max(1, scored))
+        return Batch(rows, length, max(1, scored))
 
 
 def sampled(examples: Dataset, titles: Sequence[str]) -> tuple[Dataset, int]:

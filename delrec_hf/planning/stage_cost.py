@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
+
+from delrec_hf.evaluation.evaluator import PERMUTED_USERS
 from delrec_hf.planning.backbone_cost import BackboneCost
 from delrec_hf.planning.cost import Pass
 from delrec_hf.planning.counts import language_models, steps_of, too_long
@@ -10,14 +13,13 @@ from delrec_hf.planning.fitting import fitting
 from delrec_hf.planning.lengths import Lengths, Reading
 from delrec_hf.planning.workload import Workload
 from delrec_hf.ranking import budget
+from delrec_hf.runs.trainings import LEFT_OUT
 from delrec_hf.training.common import StageConfig
 from delrec_hf.training.distillation import DistilConfig
 from delrec_hf.training.recommendation import FinetuneConfig
 
 _STATE = 16  # bytes of each weight that trains: itself, its gradient, AdamW's two moments
 _TIMED = 1024  # tokens of the batch that is timed
-_PERMUTED_USERS = 200  # as `evaluate` lists their candidates anew
-_LEFT_OUT = {"no-ta": "ta", "no-rps": "rps"}
 _RANK = Pass(learns=False)
 
 
@@ -116,8 +118,8 @@ class StageCosts:
         hours = 0.0
         distil = self.work.run.trainer_settings("distil", "distil")
         for control in config.controls:
-            rest = [task for task in distil.tasks if task != _LEFT_OUT.get(control, task)]
-            if control in _LEFT_OUT and rest:
+            rest = [task for task in distil.tasks if task != LEFT_OUT.get(control, task)]
+            if control in LEFT_OUT and rest:
                 found = {task: self.work.trained(distil, task) for task in rest}
                 hours += self._training_hours(distil, found, None, distil.num_virtual_tokens)
         return hours
@@ -156,10 +158,7 @@ class StageCosts:
         )
 
     def _what(self, config: StageConfig, lora: FinetuneConfig | None) -> Pass:
-        # On a CPU TRL's loss turns every position into logits, on a GPU those of the answer.
-        everywhere = config.loss == "title" and not self.cost.on_device
-        autocast = bool(config.bf16)
-        return Pass(lora, True, everywhere, bool(config.gradient_checkpointing), autocast)
+        return Pass(lora, True, bool(config.gradient_checkpointing), bool(config.bf16))
 
     def _training_hours(
         self,
@@ -174,25 +173,35 @@ class StageCosts:
         batch_rows = config.per_device_train_batch_size
         seconds = 0.0
         for task, rows in found.items():
-            read = rows.learned(batch_rows, virtual, all_positions=what.all_positions)
+            read = rows.learned(batch_rows, virtual)
             # The shorter task starts again where the longer one goes on.
             share = epochs * max(one.number for one in found.values()) / max(1, rows.number)
             one = min(batch_rows, max(1, int(_TIMED // (rows.mean + virtual))))
-            usual = rows.usual(one, virtual, all_positions=what.all_positions)
+            usual = rows.usual(one, virtual)
             times = share * self._again(config, rows, virtual)
             seconds += self.cost.seconds(what, usual, read * times)
             ranked = self.work.validated(config, task)
             seconds += validations * 3600 * self._ranking_hours(ranked, virtual)
             if config.loss == "title":
                 titles = self.work.validated(config, task, title=True)
-                read = titles.learned(1, virtual, all_positions=what.all_positions)
+                read = titles.learned(1, virtual)
                 seconds += max(0, validations - 1) * self._ranking_seconds(ranked, virtual, read)
         return seconds / 3600
 
     def _again(self, config: StageConfig, rows: Lengths, virtual: int) -> float:
         """Return what a batch costs that is cut: one forward more, where several hold it."""
         wide = config.per_device_train_batch_size * (rows.mean + virtual)
-        return 1.5 if config.loss == "listwise" and wide > budget.TOKENS else 1.0
+        return 1.5 if config.loss == "listwise" and wide > self._at_once(learns=True) else 1.0
+
+    def _at_once(self, *, learns: bool) -> int:
+        """Return how many tokens go through one forward: see `budget.tokens`."""
+        memory = self.device_memory
+        if self.cost.on_device and memory is None and torch.accelerator.is_available():
+            memory = torch.accelerator.get_memory_info()[1]
+        if not self.cost.on_device or memory is None:
+            return budget.TOKENS
+        found = budget.tokens_within(memory, self.cost.config, self.cost.dtype)
+        return found if learns else max(budget.TOKENS, found)
 
     def _training_memory(
         self,
@@ -213,9 +222,10 @@ class StageCosts:
             rows *= len(config.tasks)  # both are held until the one backward
         held = _STATE * cost.trainable(lora, virtual)
         widest = max(found.values(), key=lambda one: int(one.widths.max()))
-        batch = widest.fullest(rows, virtual, all_positions=what.all_positions)
+        batch = widest.fullest(rows, virtual)
         if config.loss == "listwise":
-            batch = widest.fullest(min(rows, max(1, budget.TOKENS // batch.length)), virtual)
+            at_once = self._at_once(learns=True)
+            batch = widest.fullest(min(rows, max(1, at_once // batch.length)), virtual)
         most = cost.memory(what, batch, held)
         validation = [self.work.validated(config, task) for task in found]
         return max(most, self._ranking_memory(cost, validation, virtual, held))
@@ -226,7 +236,7 @@ class StageCosts:
         batches = []
         for one in found:
             length = int(one.widths.max()) + virtual
-            rows = min(one.number, max(1, budget.TOKENS // length))
+            rows = min(one.number, max(1, self._at_once(learns=False) // length))
             batches.append(one.fullest(rows, virtual))
         fullest = max(batches, key=lambda batch: batch.rows * batch.length)
         return cost.memory(_RANK, fullest, held)
@@ -253,7 +263,7 @@ class StageCosts:
         rows = self.work.tested(config)
         fitted = min(config.fit_users, len(self.work.prepared.examples["validation"]))
         listed = self.work.run.recipe.settings("instructions").listed
-        again = config.permutations * min(_PERMUTED_USERS, rows.number) if listed else 0
+        again = config.permutations * min(PERMUTED_USERS, rows.number) if listed else 0
         hours = 0.0
         retrieved = (
             self.work.tested(config, candidates=config.retrieve) if config.retrieve else None

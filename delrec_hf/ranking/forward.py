@@ -68,7 +68,7 @@ def log_probabilities(
         logits: torch.Tensor = reader(inputs_embeds=states[None], use_cache=False).logits[0]
         return logits
 
-    layer = plain_output(backbone, decoder.hidden[:1, -1:], first)
+    layer = plain_output(backbone, hidden, forward)
     project = by_forward(forward) if layer is None else by_layer(layer)
     step = max(1, budget.logits(device) // vocabulary)
     order = owners.argsort(stable=True)

@@ -10,26 +10,28 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-Slice = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""States `(rows, hidden size)`, and of each token the row that predicts it and the token's id."""
+Project = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Makes `(tokens,)` log-probabilities of states `(rows, hidden size)`, of each token the row that
+predicts it, and the tokens."""
 
+_LARGE = 1000.0
 _CACHED = 64  # rows at a time on a CPU: what the sums make of more would not stay in its cache
 
-_plain: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+_plain: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()  # what was found, once
 
 
 def plain_output(
-    backbone: PreTrainedModel, states: torch.Tensor, logits: torch.Tensor
+    backbone: PreTrainedModel, states: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor]
 ) -> nn.Linear | None:
     """Return the layer that alone turns hidden states into logits, if one does and is frozen.
 
     Where something stands around it (a softcap, a scale), where it learns, where LoRA is in it or
-    its weight is shared out over processes, it is None.
+    its weight is elsewhere or shared out over processes, it is None.
 
     Args:
         backbone: A causal language model.
-        states: Hidden states.
-        logits: What the backbone's forward makes of them.
+        states: `(rows, hidden size)`.
+        forward: What the backbone makes of such states.
     """
     layer = backbone.get_output_embeddings()
     if type(layer) is not nn.Linear or any(one.requires_grad for one in layer.parameters()):
@@ -37,13 +39,17 @@ def plain_output(
     # FSDP2 gives modules another class; DeepSpeed's ZeRO-3 marks the weights that it has cut.
     if type(layer.weight) is not nn.Parameter or hasattr(layer.weight, "ds_id"):
         return None
+    if layer.weight.device != states.device:
+        return None
     if backbone not in _plain:
         with torch.no_grad():
-            _plain[backbone] = torch.equal(layer(states), logits)
+            # Large ones, since a softcap does nothing to small logits.
+            large = states[:1] * (_LARGE / states[:1].abs().max())
+            _plain[backbone] = torch.equal(layer(large), forward(large))
     return layer if _plain[backbone] else None
 
 
-def by_layer(layer: nn.Linear) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any]:
+def by_layer(layer: nn.Linear) -> Project:
     """Return what makes log-probabilities of a slice through a plain output layer."""
 
     def project(states: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -55,9 +61,7 @@ def by_layer(layer: nn.Linear) -> Callable[[torch.Tensor, torch.Tensor, torch.Te
     return project
 
 
-def by_forward(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any]:
+def by_forward(forward: Callable[[torch.Tensor], torch.Tensor]) -> Project:
     """Return what makes them through the backbone's own forward, again on the way back."""
 
     def project(states: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -65,8 +69,9 @@ def by_forward(
         sums = torch.cat([some.float().logsumexp(1) for some in logits.split(_at_once(logits))])
         return logits[rows, tokens].float() - sums[rows]
 
-    def again(*one: torch.Tensor) -> Any:
-        return checkpoint(project, *one, use_reentrant=False)
+    def again(*one: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = checkpoint(project, *one, use_reentrant=False)
+        return found
 
     return again if torch.is_grad_enabled() else project
 

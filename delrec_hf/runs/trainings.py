@@ -32,7 +32,8 @@ from delrec_hf.training.soft_prompt import new_soft_prompt
 
 logger = get_logger(__name__)
 
-_LEFT_OUT = {"no-ta": "ta", "no-rps": "rps"}
+LEFT_OUT = {"no-ta": "ta", "no-rps": "rps"}
+"""Controls whose prompt one task is left out of."""
 
 
 def train_prompt(run: Run, config: DistilConfig, folder: Path, log: str = "distil") -> None:
@@ -72,8 +73,8 @@ def control_prompt(run: Run, control: str) -> Path | None:
         return folder
     config = run.trainer_settings("distil", place)
     logger.info("finetune: the soft prompt of the control %s", control)
-    if control in _LEFT_OUT:
-        rest = [task for task in config.tasks if task != _LEFT_OUT[control]]
+    if control in LEFT_OUT:
+        rest = [task for task in config.tasks if task != LEFT_OUT[control]]
         if not rest:
             raise InputError(
                 f"`finetune.controls` names `{control}`, and `distil.tasks` is {config.tasks}: "

@@ -8,18 +8,23 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def compile_layers(model: nn.Module) -> int:
+def compile_layers(model: nn.Module, backend: str, mode: str | None = None) -> int:
     """Compile each decoder layer in place: one program serves all of them, and any shape of batch.
 
     The whole model, as the Trainer would compile it, holds Python that lays candidates out as
     trees, and would be compiled again for each batch.
+
+    Args:
+        model: The model.
+        backend: `torch.compile`'s, as `torch_compile_backend` names it.
+        mode: `torch.compile`'s, as `torch_compile_mode` names it.
 
     Returns:
         How many layers there are.
     """
     layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
     for one in layers:
-        one.compile(dynamic=True)
+        one.compile(dynamic=True, backend=backend, mode=mode)
     return len(layers)
 
 

@@ -74,7 +74,8 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
         )
         args.torch_compile_backend = backend  # of which the Trainer would compile the whole model
         if args.torch_compile:
-            logger.info("%s: %d layers compiled", self.section, compile_layers(self.model))
+            layers = compile_layers(self.model, str(backend), args.torch_compile_mode)
+            logger.info("%s: %d layers compiled", self.section, layers)
         # SFTTrainer casts what trains on a quantised backbone to bfloat16; a saved adapter loads in
         # float32 and would give other logits than the model that was validated.
         for parameter in self.model.parameters():
@@ -159,7 +160,7 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
         """Say whether the loss of titles is the plain one, of a backbone that can be cut in two."""
         plain = self.args.loss_type == "nll" and self.label_smoother is None
         way, _ = way_of(own.get_base_model())
-        return own.training and plain and not self.aux_loss_enabled and way == "tree"
+        return plain and not self.aux_loss_enabled and way == "tree"
 
     def items_of(self, batches: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Count what the loss is a mean over: answers' tokens, or rows, of all processes."""

@@ -104,13 +104,22 @@ def test_a_plan_names_every_stage_and_counts_as_the_rows_and_the_model_do(
 def test_what_does_not_fit_is_said_in_a_line_with_its_cure(
     plenty: dict[str, StagePlan], planned: Callable[..., dict[str, Any]]
 ) -> None:
-    need = plenty["distil"].memory
-    assert need is not None
     assert not any("more than" in line for one in plenty.values() for line in one.lines)
-    (line,) = planned("--device_memory", f"{0.95 * need / 1e6}MB")["distil"]["lines"]
+    titles = ("--distil.loss", "title")
+    need = planned(*titles, "--device_memory", "24GB")["distil"]["memory"]
+    (line,) = planned(*titles, "--device_memory", f"{0.95 * need / 1e6}MB")["distil"]["lines"]
     assert line.startswith("distil: needs ")
     assert "set distil.per_device_train_batch_size: 2" in line
     assert "distil.gradient_accumulation_steps: 2" in line
+
+
+def test_rankings_of_more_tokens_than_a_device_bears_are_read_in_parts(
+    planned: Callable[..., dict[str, Any]],
+) -> None:
+    small = ("--device_memory", "30MB")
+    whole, parts = planned("--device_memory", "24GB")["distil"], planned(*small)["distil"]
+    assert parts["memory"] < whole["memory"]
+    assert parts["hours"] > 1.1 * whole["hours"], "each part is read again on the way back"
 
 
 def test_changes_are_joined_where_one_is_not_enough() -> None:
