@@ -63,6 +63,11 @@ def run_study(recipe: Recipe) -> None:
     variants = variants_of(recipe)
     for one in (recipe, *(variant.recipe for variant in variants)):
         check_sections(one, SECTIONS)
+        ranked = Run(one).settings("evaluate").systems
+        if ranked is not None and "delrec" not in ranked:
+            raise InputError(
+                f"`evaluate.systems` is {', '.join(ranked)}; a study compares `delrec`: name it, too"
+            )
     with alone_in(recipe.output_dir):
         _run_variants(recipe, variants)
 
@@ -185,15 +190,21 @@ def _to_do(recipes: Sequence[Recipe]) -> list[str]:
     names = []
     for one in (one for recipe in recipes for one in _ones(recipe)):
         mine = there.setdefault(one.output_dir, set())
+        left = []
         for step in all_steps(one):
             shared = step.name != "evaluate" and any(
                 step.print_ in there.get(folder, set()) for folder in one.siblings
             )
             if not (shared or step.is_done(one.output_dir) or step.is_elsewhere(one.siblings)):
-                names.append(step.name)
+                left.append(step.name)
             mine.add(step.print_)
-    # The stage is its trainings.
-    return [name for name in names if name != "finetune"]
+        # The stage is its trainings, which earlier versions have not recorded apart.
+        names += [
+            name
+            for name in left
+            if name != "finetune" and ("finetune" in left or not name.startswith("finetune/"))
+        ]
+    return names
 
 
 def _say_what_is_to_do(recipes: Sequence[Recipe]) -> None:
@@ -212,11 +223,17 @@ def _say_what_is_to_do(recipes: Sequence[Recipe]) -> None:
 def _say_how_long(recipes: Sequence[Recipe]) -> None:
     """Say how long the variants take, if each step takes what the recipe's own took."""
     stages = RunRecord(_folders(recipes[0])[0]).stages
+    taken = {name: one["seconds"] for name, one in stages.items()}
     names = _to_do(recipes)
-    seconds = sum(
-        stages[name if name in stages else "finetune/delrec"]["seconds"] for name in names
-    )
+    known = [
+        taken[like]
+        for name in names
+        for like in [name if name in taken else "finetune/delrec"]
+        if like in taken
+    ]
+    unknown = len(names) - len(known)
     logger.info(
-        "study: %.1f hours are to come, by what the same steps of the recipe itself took",
-        seconds / 3600,
+        "study: %.1f hours are to come, by what the same steps of the recipe itself took%s",
+        sum(known) / 3600,
+        f", and {unknown} steps of which that is not known" if unknown else "",
     )

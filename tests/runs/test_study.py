@@ -70,6 +70,13 @@ def test_a_mistake_in_the_last_variant_ends_the_study_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_study_without_delrec_is_refused(tmp_path: Path) -> None:
+    given = recipe(tmp_path, STUDY, evaluate={"systems": ["popularity", "teacher"]})
+    with pytest.raises(InputError, match="is popularity, teacher; a study compares `delrec`"):
+        run_study(given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_paths_in_a_study_start_at_the_recipe(tmp_path: Path) -> None:
     study = {"lists": {"teacher.path": "./lists.parquet"}}
     path = write_recipe(tmp_path, tmp_path / "run", {"study": study})
@@ -119,3 +126,13 @@ def test_a_study_makes_each_thing_once_and_compares_user_by_user(
         run_study(study)
     assert not [one for one in caplog.messages if ": wrote" in one or "copied" in one]
     assert json.loads((tmp_path / "run" / "study.json").read_text()) == found
+
+    for record in tmp_path.rglob("run.json"):  # as an earlier version has left it
+        content = json.loads(record.read_text())
+        kept = {name: one for name, one in content["stages"].items() if "/" not in name}
+        record.write_text(json.dumps(content | {"stages": kept}))
+    caplog.clear()
+    with caplog.at_level("INFO", logger="delrec_hf"):
+        run_study(study)
+    assert "0 LoRA trainings, 0 evaluations to make" in caplog.text
+    assert "study: 0.0 hours are to come" in caplog.text
