@@ -66,7 +66,7 @@ def run_study(recipe: Recipe) -> None:
         ranked = Run(one).settings("evaluate").systems
         if ranked is not None and "delrec" not in ranked:
             raise InputError(
-                f"`evaluate.systems` is {', '.join(ranked)}; a study compares `delrec`: name it, too"
+                f"`evaluate.systems` is {', '.join(ranked)}; a study compares `delrec`: add it"
             )
     with alone_in(recipe.output_dir):
         _run_variants(recipe, variants)
