@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
+from delrec_hf.instructions.chat_template import Messages
 from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.joined import with_order, with_suggested
@@ -20,6 +22,14 @@ from delrec_hf.instructions.templates import Domain
 from delrec_hf.instructions.titles import safe_titles
 
 FloatArray = npt.NDArray[np.float64]
+
+_RANKING_FEATURES = Features(
+    {
+        "prompt_ids": List(Value("int32")),
+        "candidate_ids": List(List(Value("int32"))),
+        "target_place": Value("int64"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -109,17 +119,31 @@ def ranking_rows(rows: Dataset, encoder: ChatEncoder, titles: dict[str, str]) ->
     """
     ids = list(titles)
     answers = dict(zip(ids, encoder.encode_answers([titles[one] for one in ids]), strict=True))
-    candidates = rows["candidates"][:]
-    targets = rows["target"][:]
-    return Dataset.from_dict(
-        {
-            "prompt_ids": encoder.encode_prompts(rows["prompt"][:]),
-            "candidate_ids": [[answers[one] for one in offered] for offered in candidates],
-            "target_place": [
-                offered.index(target) for offered, target in zip(candidates, targets, strict=True)
-            ],
-        }
+    return rows.map(
+        _to_rank,
+        batched=True,
+        fn_kwargs={"encoder": encoder, "answers": answers},
+        input_columns=["prompt", "candidates", "target"],
+        remove_columns=rows.column_names,
+        features=_RANKING_FEATURES,
+        desc="Encoding",
     )
+
+
+def _to_rank(
+    prompts: list[Messages],
+    candidates: list[list[str]],
+    targets: list[str],
+    encoder: ChatEncoder,
+    answers: dict[str, list[int]],
+) -> dict[str, list[Any]]:
+    return {
+        "prompt_ids": encoder.encode_prompts(prompts),
+        "candidate_ids": [[answers[one] for one in offered] for offered in candidates],
+        "target_place": [
+            offered.index(target) for offered, target in zip(candidates, targets, strict=True)
+        ],
+    }
 
 
 def some_users(examples: Dataset, max_users: int | None, seed: int) -> Dataset:

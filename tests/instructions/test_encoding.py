@@ -1,5 +1,8 @@
 """Messages as token ids: one way for training and for ranking, with any tokenizer."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from datasets import Dataset
 from datasets.fingerprint import Hasher
@@ -8,6 +11,8 @@ from transformers import AutoTokenizer
 
 from delrec_hf.errors import InputError
 from delrec_hf.instructions.encoding import ChatEncoder
+from delrec_hf.instructions.rows import ranking_rows
+from tests.film_rows import ITEMS
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -210,3 +215,18 @@ def test_rows_map_through_datasets_with_one_fingerprint(make_tokenizer):
     assert encoded.column_names == ["input_ids", "labels"]
     assert Hasher.hash(encoder.encode_rows) == before
     assert Hasher.hash(ChatEncoder(tokenizer).encode_rows) == before
+
+
+def test_rows_to_rank_lie_in_a_file_and_are_encoded_once(
+    instruction_rows: Callable[..., Dataset], encoder: ChatEncoder, tmp_path: Path
+) -> None:
+    instruction_rows("lsr", 12).save_to_disk(tmp_path / "rows")
+    rows = Dataset.load_from_disk(str(tmp_path / "rows"))
+    first, again = (ranking_rows(rows, encoder, ITEMS) for _ in range(2))
+    assert first.cache_files
+    assert first.cache_files == again.cache_files
+    prompt = encoder.encode_prompts([rows[3]["prompt"]])[0]
+    offered = encoder.encode_answers([ITEMS[one] for one in rows[3]["candidates"]])
+    assert again[3]["prompt_ids"] == prompt
+    assert again[3]["candidate_ids"] == offered
+    assert rows[3]["candidates"][again[3]["target_place"]] == rows[3]["target"]
