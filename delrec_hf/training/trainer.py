@@ -159,8 +159,9 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
     def _learns_titles_here(self, own: PeftModel) -> bool:
         """Say whether the loss of titles is the plain one, of a backbone that can be cut in two."""
         plain = self.args.loss_type == "nll" and self.label_smoother is None
+        cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled
         way, _ = way_of(own.get_base_model())
-        return plain and not self.aux_loss_enabled and way == "tree"
+        return plain and not cut_up and not self.aux_loss_enabled and way == "tree"
 
     def items_of(self, batches: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Count what the loss is a mean over: answers' tokens, or rows, of all processes."""
