@@ -1,5 +1,6 @@
 """Running the stages of a recipe: finished ones are skipped, killed ones go on where they were."""
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -36,6 +37,7 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     import torch
 
     state = PartialState(cpu=not torch.accelerator.is_available())
+    _leave_precision_to_the_recipe()
     if recipe.seeds:
         with alone_in(recipe.output_dir):
             run_seeds(recipe, lambda one: run_recipe(one, only), report=only in (None, "evaluate"))
@@ -46,6 +48,21 @@ def run_recipe(recipe: Recipe, only: str | None = None) -> None:
     check_sections(recipe, [section for stage in stages for section in stage.sections])
     with alone_in(recipe.output_dir):
         _run_stages(recipe, stages, only)
+
+
+def _leave_precision_to_the_recipe() -> None:
+    """Forget the precision of an accelerate config.
+
+    TrainingArguments would take it where a section has neither `bf16` nor `fp16`: the teacher, and
+    every stage on a CPU, would train otherwise than in a process that is started without.
+    """
+    given = os.environ.pop("ACCELERATE_MIXED_PRECISION", "no")
+    if given != "no":
+        logger.warning(
+            "the accelerate config's `mixed_precision: %s` is left out: `bf16` and `fp16` of the "
+            "recipe's sections say how each stage computes",
+            given,
+        )
 
 
 def _run_stages(recipe: Recipe, stages: Sequence[Stage], only: str | None) -> None:
