@@ -182,6 +182,7 @@ class PatternDistillationTrainer(RankingTrainer):
                 "DeepSpeed keeps each task's gradient to itself; set `distil.task_weighting: fixed`"
             )
         self._gradients: dict[str, torch.Tensor] = {}
+        self._step_losses: dict[str, torch.Tensor] = {}
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -208,7 +209,6 @@ class PatternDistillationTrainer(RankingTrainer):
             num_items_in_batch: Task to the number of tokens, or rows, of the whole step.
         """
         model.train()
-        weights = self._fixed_weights()
         losses = {}
         for task in self.args.tasks:
             batch = self._prepare_inputs(inputs[task])
@@ -219,18 +219,28 @@ class PatternDistillationTrainer(RankingTrainer):
             if self.args.task_weighting == "dynamic":
                 self.accelerator.backward(losses[task])
                 self._keep_gradient(task)
-        if self.args.task_weighting == "dynamic":
-            weights = self._apply_dynamic_weights()
-        total = torch.stack([losses[task] * weights[task] for task in self.args.tasks]).sum()
         if self.args.task_weighting == "fixed":
-            self.accelerator.backward(total)
+            self.accelerator.backward(_weighted_sum(losses, self._fixed_weights()))
         for task, loss in losses.items():
             whole = loss.detach() * self.current_gradient_accumulation_steps
             reported = self.accelerator.reduce(whole, reduction="mean").item()
             self._metrics["train"][f"{task}_loss"].append(reported)
-            self._metrics["train"][f"{task}_weight"].append(weights[task])
-        self._losses.append(total.detach())
-        return total.detach()
+            self._step_losses[task] = self._step_losses.get(task, 0.0) + loss.detach()
+        total = self._finish_step() if self.accelerator.sync_gradients else whole.new_zeros(())
+        self._losses.append(total)
+        return total
+
+    def _finish_step(self) -> torch.Tensor:
+        """Weigh the tasks after a step's last micro-batch; return the loss of the whole step.
+
+        No earlier: before, no process knows the others' gradients, nor what they will come to.
+        """
+        dynamic = self.args.task_weighting == "dynamic"
+        weights = self._apply_dynamic_weights() if dynamic else self._fixed_weights()
+        for task, weight in weights.items():
+            self._metrics["train"][f"{task}_weight"].append(weight)
+        losses, self._step_losses = self._step_losses, {}
+        return _weighted_sum(losses, weights)
 
     def _fixed_weights(self) -> dict[str, float]:
         given = {"ta": self.args.ta_weight, "rps": self.args.rps_weight}
@@ -244,18 +254,14 @@ class PatternDistillationTrainer(RankingTrainer):
         self._gradients[task] = gradient if before is None else before + gradient
 
     def _apply_dynamic_weights(self) -> dict[str, float]:
-        """After a step's last micro-batch, set the prompt's gradient to the weighted sum."""
-        if not self.accelerator.sync_gradients:
-            return dynamic_weights(self._gradients, self.args.weighting_exponent)
+        """Set the prompt's gradient to the weighted sum of the tasks'."""
         gradients = {
             task: self.accelerator.reduce(gradient, reduction="mean")
             for task, gradient in self._gradients.items()
         }
         self._gradients = {}
         weights = dynamic_weights(gradients, self.args.weighting_exponent)
-        self.model.soft_prompt.grad = torch.stack(
-            [gradient * weights[task] for task, gradient in gradients.items()]
-        ).sum(0)
+        self.model.soft_prompt.grad = _weighted_sum(gradients, weights)
         return weights
 
     def ranked(self, rows: Dataset) -> dict[str, float]:
@@ -271,3 +277,7 @@ class PatternDistillationTrainer(RankingTrainer):
             super(PatternDistillationTrainer, self).floating_point_ops(inputs[task])
             for task in self.args.tasks
         )
+
+
+def _weighted_sum(values: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> torch.Tensor:
+    return torch.stack([value * weights[task] for task, value in values.items()]).sum(0)
