@@ -28,13 +28,17 @@ def title_loss(scorer: CandidateScorer, batch: dict[str, torch.Tensor]) -> torch
     seen = batch["attention_mask"]
     virtual = seen.new_ones(len(seen), scorer.virtual_tokens)
     predicted = labels[:, 1:] != IGNORED
+    learns = bool(predicted.any())
+    if not learns:  # rows that fill a batch up: what trains is reached all the same, by a zero
+        predicted[0, 0] = True
     scored = torch.zeros(embeds.shape[:2], dtype=torch.bool)
     scored[:, scorer.virtual_tokens : -1] = predicted
-    tokens = labels[:, 1:][predicted]
+    tokens = labels[:, 1:][predicted].clamp(min=0)
     inputs = {
         "inputs_embeds": embeds,
         "attention_mask": torch.cat([virtual, seen], dim=1),
         "use_cache": False,
     }
     owners = torch.arange(len(tokens))
-    return -log_probabilities(scorer.backbone, inputs, scored, owners, tokens).sum()
+    found = log_probabilities(scorer.backbone, inputs, scored, owners, tokens)
+    return -(found if learns else found * 0.0).sum()

@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from delrec_hf.checkpoints import CheckpointingTrainer
+from delrec_hf.filled_batches import FilledBatchesTrainer
 from delrec_hf.finite import FiniteTrainer
 from delrec_hf.labels import IGNORED
 from delrec_hf.logging import get_logger
@@ -29,7 +30,7 @@ from delrec_hf.training.title import title_loss
 logger = get_logger(__name__)
 
 
-class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
+class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, SFTTrainer):
     """TRL's SFTTrainer that learns titles or rankings, and validates by ranking.
 
     Args:
@@ -168,11 +169,11 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, SFTTrainer):
         if self.args.loss == "title":
             counts = [int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches]
         else:
-            counts = [len(batch["prompt_ids"]) for batch in batches]
+            counts = [sum(bool(one.any()) for one in batch["chances"]) for batch in batches]
         count = torch.tensor(sum(counts), device=device)
         if self.args.average_tokens_across_devices:
             count = self.accelerator.reduce(count, "sum")
-        return count
+        return count.clamp(min=1)
 
     def evaluate(
         self,

@@ -20,6 +20,7 @@ from delrec_hf.checkpoints import CheckpointingTrainer, deciding_settings, last_
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, replace_folder, write_json
+from delrec_hf.filled_batches import FilledBatchesTrainer
 from delrec_hf.finite import FiniteTrainer
 from delrec_hf.hashes import content_hash, fingerprint
 from delrec_hf.logging import get_logger
@@ -103,7 +104,7 @@ def train_teacher(prepared: PreparedData, config: TeacherConfig, folder: Path) -
     state.wait_for_everyone()
 
 
-class TeacherTrainer(CheckpointingTrainer, FiniteTrainer):
+class TeacherTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer):
     """A `Trainer` that validates by the rank of the next item in the whole catalogue."""
 
     section = "teacher"
