@@ -1,9 +1,7 @@
-"""Several processes do what one does, and speak with one voice: two processes on a CPU."""
+"""Several processes speak with one voice: two processes on a CPU."""
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +12,10 @@ import yaml
 
 from delrec_hf.cli import main
 from delrec_hf.data.toy_world import toy_world
-from delrec_hf.evaluation.systems import SYSTEMS
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
-from delrec_hf.training.recommendation import CONTROLS
-from tests.runs.films import STAGES
+from tests.launched import accelerate_launch, delrec, write_recipe
 from tests.runs.films import sections as small_sections
-
-CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate_configs" / "cpu.yaml"
 
 pytestmark = pytest.mark.slow
 
@@ -56,52 +50,11 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process."""
+    """A run of one process as far as what stage 1 needs."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    run_recipe(Recipe(folder, sections(films, batch=4)))
+    for stage in ("prepare", "teach", "calibrate"):
+        run_recipe(Recipe(folder, sections(films, batch=4)), stage)
     return folder
-
-
-def run(words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; return its exit code, output and log."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
-    process = subprocess.Popen(
-        words,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, log = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the launcher's processes wait for each other
-        raise AssertionError(f"never ended: {process.communicate()[1][-3000:]}") from None
-    return subprocess.CompletedProcess(words, process.returncode, out, log)
-
-
-def write_recipe(folder: Path, given: dict[str, Any]) -> str:
-    recipe = folder.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump({"output_dir": str(folder), **given}), encoding="utf-8")
-    return str(recipe)
-
-
-def launch(folder: Path, word: str, given: dict[str, Any]) -> str:
-    """Run a command on two processes under `accelerate launch`; return the log."""
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
-    done = run([*words, "-m", "delrec_hf", word, "--config", write_recipe(folder, given)])
-    assert done.returncode == 0, done.stderr[-3000:]
-    # accelerate may start one process without a word.
-    assert "2 processes share the work" in done.stderr
-    return done.stderr
-
-
-def delrec(*words: str, config: str = "cpu", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the short form."""
-    return run(
-        [sys.executable, "-m", "delrec_hf", *words, "--accelerate_config", config], **variables
-    )
 
 
 def mistake(done: subprocess.CompletedProcess[str]) -> str:
@@ -128,59 +81,6 @@ def one_process(tmp_path: Path) -> str:
     }
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return str(path)
-
-
-def losses(folder: Path, name: str) -> list[float]:
-    log = json.loads((folder / "logs" / f"{name}.json").read_text())
-    return [
-        value
-        for entry in log
-        for key, value in entry.items()
-        if key.endswith(("loss", "_agreement", "hr@1"))
-    ]
-
-
-def test_two_processes_run_all_stages_from_an_empty_folder_as_one_does(
-    films: Path, alone: Path, tmp_path: Path
-) -> None:
-    folder, given = tmp_path / "run", sections(films, batch=2)
-    given["data"]["seed"] = 3  # which the flag changes back
-    done = delrec("run", "--config", write_recipe(folder, given), "--data.seed", "42")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes share the work" in done.stderr
-    for stage in STAGES:
-        assert done.stderr.count(f"{stage}: wrote") == 1  # only the first process speaks
-    assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
-    trained = [
-        json.loads((one / "teacher" / "teacher.json").read_text())["validation"]["ndcg@10"]
-        for one in (folder, alone)
-    ]
-    assert trained[0] == pytest.approx(trained[1], abs=1e-5)
-    for name in ("distil", "lora-only", "model"):
-        assert len(losses(alone, name)) >= 5
-        assert losses(folder, name) == pytest.approx(losses(alone, name), rel=1e-4, abs=1e-5), name
-
-
-def test_two_processes_skip_what_is_finished_and_evaluate_as_one_to_the_last_digit(
-    films: Path, alone: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(alone, folder)
-    (folder / "results.json").unlink()
-    shutil.rmtree(folder / "scores")
-    log = launch(folder, "run", sections(films, batch=4))
-    assert log.count("finished before, skipped") == len(STAGES) - 1
-    results = [json.loads((one / "results.json").read_text()) for one in (folder, alone)]
-    for found in results:
-        for system in found["systems"].values():
-            system.pop("seconds", None)  # a fusion has none
-    # Exact: all processes have one thread, read the same files and score the batches of one.
-    assert results[0] == results[1]
-    untrained = {f"delrec/{control}" for control in CONTROLS}  # but for lora-only, the default
-    ranked = {system.name for system in SYSTEMS if not system.on_request}
-    needs_lists = "delrec+co-occurrence"  # in the place of a teacher that is foreign lists
-    others = ranked - {"teacher", needs_lists} - untrained
-    assert set(results[0]["systems"]) == others | {"teacher/sasrec"}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -294,9 +194,7 @@ def test_accelerate_launch_adds_its_own_lines_to_the_one_of_a_mistake(
 ) -> None:
     given = sections(films, batch=4)
     given["data"]["user_column"] = "customer"
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
-    words += ["-m", "delrec_hf", "prepare", "--config", write_recipe(tmp_path / "run", given)]
-    done = run(words)
+    done = accelerate_launch("prepare", "--config", write_recipe(tmp_path / "run", given))
     assert done.returncode == 1  # the launcher's
     assert sum(line.startswith("delrec: error: ") for line in done.stderr.splitlines()) == 1
     assert done.stderr.count("Traceback") == 1  # the launcher's own, and of no process
