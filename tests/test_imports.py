@@ -33,6 +33,7 @@ FLOORS = (
         "finite",
         "resources",
         "files",
+        "filled_batches",
         "hashes",
         "home",
         "labels",
