@@ -1,4 +1,4 @@
-"""Loggers and progress bars; nothing is configured on import."""
+"""Loggers, progress bars and durations; nothing is configured on import."""
 
 import logging
 import os
@@ -86,6 +86,18 @@ def progress(
 
     hidden = disable_tqdm or not _is_main()
     yield from tqdm(items, desc=desc, total=total, disable=hidden or None)  # None: if no terminal
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it.
+
+    >>> duration(4.5), duration(258), duration(7384)
+    ('4.5 s', '4 min 18 s', '2 h 3 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def byte_progress(*, desc: str, total: int | None = None, initial: int = 0) -> "tqdm[NoReturn]":

@@ -41,6 +41,7 @@ FLOORS = (
         "errors",
         "extras",
         "title_words",
+        "trackers",
         "__init__",
     },
 )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from delrec_hf import logging
 from delrec_hf.evaluation.claims import LEAST_USERS, LEVEL
 from delrec_hf.evaluation.metrics import EXPECTED_HR, LOG_LOSS
 from delrec_hf.evaluation.notes import changed_choices
@@ -60,16 +61,11 @@ def span(bounds: tuple[float, float] | None, sign: bool = False) -> str:
 def duration(seconds: Any) -> str:
     """Return a time as people read it.
 
-    >>> duration(4.5), duration(258), duration(7384)
-    ('4.5 s', '4 min 18 s', '2 h 3 min')
+    >>> duration(258), duration(None) == UNKNOWN
+    ('4 min 18 s', True)
     """
     found = number(seconds)
-    if found is None:
-        return UNKNOWN
-    minutes, rest = divmod(round(found), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{found:.1f} s"
+    return UNKNOWN if found is None else logging.duration(found)
 
 
 def printable(text: Any, longest: int = 200) -> str:

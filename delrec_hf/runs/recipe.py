@@ -5,7 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Recipe:
         shared_dir: Folder of what the runs of several seeds share; None: a run of its own.
         siblings: Folders of other runs, whose output is taken where it is of the same inputs and
             settings.
+        name: What trackers call the project of its runs: that of its file.
     """
 
     output_dir: Path
@@ -67,6 +68,7 @@ class Recipe:
     study: dict[str, Any] = field(default_factory=dict)
     shared_dir: Path | None = None
     siblings: tuple[Path, ...] = ()
+    name: str = "delrec"
 
     def settings(self, section: str, **forced: Any) -> Any:
         """Return the dataclass of a section, filled in.
@@ -129,7 +131,8 @@ def load_recipe(path: str | Path | None, flags: Sequence[str] = (), section: str
     study = content.pop("study", {})
     if not isinstance(output_dir, str):
         raise InputError("no folder for the run; set `output_dir` in the recipe or --output_dir")
-    return Recipe(Path(output_dir), content, _seeds(given), study)
+    recipe = Recipe(Path(output_dir), content, _seeds(given), study)
+    return recipe if path is None else replace(recipe, name=Path(path).stem)
 
 
 def _seeds(given: Any) -> tuple[int, ...]:
@@ -224,8 +227,8 @@ def _expected(hint: Any, value: Any) -> str:
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     literals = [v for o in options if typing.get_origin(o) is typing.Literal for v in o.__args__]
     if literals:
-        optional = type(None) in options and value is None
-        return "" if value in literals or optional else f"one of {', '.join(map(str, literals))}"
+        fits = value in literals or type(value) in options
+        return "" if fits else f"one of {', '.join(map(str, literals))}"
     if not all(option in _SIMPLE or option is type(None) for option in options):
         return ""  # lists, dicts and enums are checked by the dataclass itself
     if value is None:

@@ -71,10 +71,17 @@ class Run:
             return self.trainer_settings(section, section)
         return self.recipe.settings(section)
 
-    def trainer_settings(self, section: str, stage: str) -> Any:
-        """Return a section of TrainingArguments whose checkpoints go to `checkpoints/STAGE`."""
-        forced: dict[str, Any] = {"output_dir": str(self.folder / "checkpoints" / stage)}
+    def trainer_settings(self, section: str, stage: str, name: str = "") -> Any:
+        """Return a section of TrainingArguments for one training.
+
+        Args:
+            section: The section.
+            stage: Checkpoints go to `checkpoints/STAGE`.
+            name: What trackers call the training; default: the section.
+        """
         given = self.recipe.sections.get(section, {})
+        forced = self._tracked(given, name or section)
+        forced["output_dir"] = str(self.folder / "checkpoints" / stage)
         if "disable_tqdm" not in given:
             forced["disable_tqdm"] = False  # transformers hides the bar where its log is quiet
         if not torch.accelerator.is_available():
@@ -82,6 +89,21 @@ class Run:
             # SFTConfig's own default, true, rounds on a CPU for no gain in time.
             forced["bf16"] = given.get("bf16", False)
         return self.recipe.settings(section, **forced)
+
+    def _tracked(self, given: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Return what trackers are told, so that each training is a run of its own there."""
+        outermost = (self.recipe.shared_dir or self.folder).resolve()
+        own = self.folder.resolve().relative_to(outermost) / name  # tells seeds and variants apart
+        folder = self.folder / "logs" / "tensorboard" / name
+        if given.get("logging_dir"):
+            folder = Path(str(given["logging_dir"])) / own
+        told = {
+            "run_name": f"{given.get('run_name') or outermost.name}/{own.as_posix()}",
+            "logging_dir": str(folder),
+        }
+        # transformers would publish what trackio has kept along with checkpoints that it pushes
+        otherwise = {"project": self.recipe.name, "trackio_static_space_id": False}
+        return told | {key: value for key, value in otherwise.items() if key not in given}
 
     def backbone_config(self) -> BackboneConfig:
         """Return how to load the backbone; the shipped toy one has a copy in the run's folder."""

@@ -10,9 +10,10 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from delrec_hf.callbacks import kept_log
 from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.errors import InputError
-from delrec_hf.files import read_json, replace_folder, write_json, write_text
+from delrec_hf.files import read_json, replace_folder, write_text
 from delrec_hf.hub.cards import model_card
 from delrec_hf.instructions.rows import InstructionRows, some_users
 from delrec_hf.logging import get_logger
@@ -37,7 +38,7 @@ LEFT_OUT = {"no-ta": "ta", "no-rps": "rps"}
 
 
 def train_prompt(run: Run, config: DistilConfig, folder: Path, log: str = "distil") -> None:
-    """Train a soft prompt, save it in `folder`, and its losses in the log of that name."""
+    """Train a soft prompt, save it in `folder`, and what it logs in the log of that name."""
     backbone, tokenizer = run.backbone()
     rows = distil_rows(run, config, tokenizer)
     model = new_soft_prompt(backbone, config, tokenizer)
@@ -51,11 +52,12 @@ def train_prompt(run: Run, config: DistilConfig, folder: Path, log: str = "disti
         scoring=run.scoring(tokenizer),
         temperature=run.temperature(config),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
+    checkpoint = last_checkpoint(config.output_dir, run.fingerprint)
+    with kept_log(trainer, run.folder / "logs" / f"{log}.json"):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.accelerator.is_main_process:
         with replace_folder(folder) as aside:
             model.save_pretrained(aside, base_model_name=base_model(run, backbone, folder)["name"])
-        write_json(run.folder / "logs" / f"{log}.json", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -84,7 +86,7 @@ def control_prompt(run: Run, control: str) -> Path | None:
         given = given | {"tasks": rest, "metric_for_best_model": None}
         sections = run.recipe.sections | {"distil": given}
         other = replace(run, recipe=replace(run.recipe, sections=sections))
-        config = other.trainer_settings("distil", place)
+        config = other.trainer_settings("distil", place, f"distil-{control}")
         config.push_to_hub = False  # one repository holds one prompt
         train_prompt(other, config, folder, f"distil-{control}")
         return folder
@@ -115,7 +117,7 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     """
     place = "alone" if prompt is None else "behind a soft prompt"
     logger.info("finetune: %s, LoRA %s", name, place)
-    config = run.trainer_settings("finetune", f"finetune/{name}")
+    config = run.trainer_settings("finetune", f"finetune/{name}", name)
     config.push_to_hub &= name == "delrec"  # one repository holds one model
     backbone, tokenizer = run.backbone()
     write = run.instruction_rows(tokenizer, config.seed)
@@ -136,7 +138,9 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
         scoring=run.scoring(tokenizer),
         temperature=run.temperature(config),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, run.fingerprint))
+    checkpoint = last_checkpoint(config.output_dir, run.fingerprint)
+    with kept_log(trainer, run.folder / "logs" / f"{folder.name}.json"):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if not trainer.accelerator.is_main_process:
         return
     with replace_folder(folder) as aside:
@@ -144,7 +148,6 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
             save_artefact(run, model, write, aside)
         else:
             save_adapters(model, aside, base_model(run, backbone, folder)["name"])
-        write_json(run.folder / "logs" / f"{folder.name}.json", trainer.state.log_history)
 
 
 def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from delrec_hf.errors import InputError
+from delrec_hf.trackers import check_trackers
 
 NEURAL = ("sasrec", "gru4rec", "caser")
 
@@ -181,6 +182,10 @@ class TeacherConfig(TrainingArguments):
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave this off"})
+    logging_dir: str | None = field(
+        default=None,
+        metadata={"help": "TensorBoard's files; default: the run's logs/tensorboard/teacher"},
+    )
     seed: int = field(default=42, metadata={"help": "decides the weights and the order"})
 
     def __post_init__(self) -> None:
@@ -205,6 +210,7 @@ class TeacherConfig(TrainingArguments):
             raise InputError(f"teacher.calibration is {self.calibration}; expected 0 to 1")
         self._check_path()
         self._check_folds()
+        check_trackers(self, "teacher")
 
     def _check_path(self) -> None:
         if self.type == "ranked_lists" and self.path is None:

@@ -109,6 +109,7 @@ def train_teachers(prepared: PreparedData, config: TeacherConfig, folder: Path) 
         own = copy.copy(config)
         own.output_dir = str(_folder_of(Path(str(config.output_dir)), fold))
         own.push_to_hub = False  # one repository holds one teacher
+        own.report_to = []  # and one run of a tracker follows one
         try:
             train_teacher(learned, own, _folder_of(folder, fold))
         except InputError as error:

@@ -1,5 +1,6 @@
 """What both stages' trainers share: refusals, and ranking on validation rows."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -7,13 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 from trl import SFTConfig
 
 from delrec_hf.callbacks import show_bar_alone
 from delrec_hf.errors import InputError
-from delrec_hf.logging import get_logger
+from delrec_hf.logging import duration, get_logger
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.trackers import check_trackers
 
 logger = get_logger(__name__)
 
@@ -53,14 +55,19 @@ class StageConfig(SFTConfig):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "of no use: a loss that is not finite ends the training"}
     )
+    logging_dir: str | None = field(
+        default=None,
+        metadata={"help": "TensorBoard's files; default: the run's logs/tensorboard/TRAINING"},
+    )
 
 
 def check_trainer_config(config: StageConfig, section: str) -> None:
-    """Refuse keys that a soft prompt cannot bear, and numbers that make no loss.
+    """Refuse keys that a soft prompt cannot bear, numbers that make no loss, absent trackers.
 
     Raises:
         InputError: With the key and the reason.
     """
+    check_trackers(config, section)
     for key in ("packing", "eval_packing", "padding_free"):
         if getattr(config, key):
             raise InputError(
@@ -147,7 +154,27 @@ _SHOWN = ("loss", "_weight", "_agreement", "hr@1", "ndcg@10")
 
 
 class _Lines(TrainerCallback):
-    """Puts losses, weights and what is measured on validation into the log, a line each time."""
+    """Puts losses, weights and what is measured on validation into the log, a line each time.
+
+    Lines of a loss say the time that is left, by the steps behind the first one of this start,
+    which is longer than others: what was compiled or read for it is there afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+        self._first = None
+
+    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+        self._first = self._first or (state.global_step, time.monotonic())
+
+    def _left(self, state: TrainerState) -> str:
+        step, begun = self._first or (state.global_step, 0.0)
+        done, to_do = state.global_step - step, state.max_steps - state.global_step
+        if done <= 0 or to_do <= 0:
+            return ""
+        return f", {duration((time.monotonic() - begun) / done * to_do)} left"
 
     def on_log(self, args, state, control, logs, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
         shown = {
@@ -156,7 +183,8 @@ class _Lines(TrainerCallback):
             if name.endswith(_SHOWN) and name != "train_loss"
         }
         if shown and state.is_world_process_zero:
-            part = ", validation" if any(name.startswith("eval_") for name in logs) else ""
+            validated = any(name.startswith("eval_") for name in logs)
+            part = ", validation" if validated else self._left(state)
             values = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
             logger.info("step %d of %d%s: %s", state.global_step, state.max_steps, part, values)
 

@@ -1,6 +1,6 @@
 """What the trainers of both stages do alike: the loss, and validation by ranking."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from datasets import Dataset
 from peft import PeftModel
 from scipy.special import log_softmax
 from torch import nn
-from transformers import TrainerControl
+from transformers import TrainerCallback, TrainerControl
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
@@ -22,12 +22,26 @@ from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.ranking.support import way_of
 from delrec_hf.ranking.tree import tree_width
+from delrec_hf.trackers import follow
 from delrec_hf.training.common import StageConfig, log_in_lines, widths
 from delrec_hf.training.compiling import compile_layers, uncompiled
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
 from delrec_hf.training.title import title_loss
 
 logger = get_logger(__name__)
+
+
+class _Start(TrainerCallback):
+    """Logs what validation says of the start when a training begins, not where it goes on."""
+
+    def __init__(self, log: Callable[[dict[str, float]], None], found: list[dict[str, float]]):
+        self._log, self._found = log, found
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+        while self._found:
+            one = self._found.pop(0)
+            if state.global_step == 0:
+                self._log(one)
 
 
 class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, SFTTrainer):
@@ -83,12 +97,13 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         log_in_lines(self)
+        follow(self, args.logging_dir)
         self._ranking_rows = ranking_rows
         self._scoring = scoring
         self._temperature = temperature
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; where the best checkpoint is kept, the start counts as one.
+        """Train; where the best checkpoint is kept, the start counts as one, logged as step 0.
 
         With few rows to learn from, a training can rank worse from its first steps on. Then what
         trains is set back to what it was.
@@ -97,7 +112,9 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
             return super().train(*args, **kwargs)
         # By ranking alone: the Trainer's own validation would leave the model unwrapped for several
         # processes, and their gradients apart.
-        before = self._rankings("eval")
+        found = list(self._rankings("eval"))
+        before = {name: value for one in found for name, value in one.items()}
+        self.add_callback(_Start(self.log, found))
         start = {name: one.detach().clone() for name, one in self._trained()}
         output = super().train(*args, **kwargs)
         metric = str(self.args.metric_for_best_model).removeprefix("eval_")
@@ -187,22 +204,20 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
             if eval_dataset is not None:  # one of several sets, as the line above asks for each
                 return metrics
-        metrics |= self._rankings(metric_key_prefix)
+        for found in self._rankings(metric_key_prefix):
+            self.log(found)
+            metrics |= found
         if self.args.loss == "listwise":
             self.control = self.callback_handler.on_evaluate(
                 self.args, self.state, self.control, metrics
             )
         return metrics
 
-    def _rankings(self, metric_key_prefix: str) -> dict[str, float]:
-        """Rank all validation rows, and log what it is worth."""
-        metrics: dict[str, float] = {}
+    def _rankings(self, metric_key_prefix: str) -> Iterator[dict[str, float]]:
+        """Rank all validation rows, and say of each set what it is worth."""
         for name, rows in self._ranking_rows.items():
             prefix = f"{metric_key_prefix}_{name}_" if name else f"{metric_key_prefix}_"
-            found = {prefix + metric: value for metric, value in self.ranked(rows).items()}
-            self.log(found)
-            metrics |= found
-        return metrics
+            yield {prefix + metric: value for metric, value in self.ranked(rows).items()}
 
     def ranked(self, rows: Dataset) -> dict[str, float]:
         """Return what the model's ranking of these rows is worth; dropout stays off.

@@ -1,5 +1,7 @@
 """Runs that go wrong: mistakes are named, outputs stay whole, a killed training goes on."""
 
+import errno
+import json
 import shutil
 import signal
 import subprocess
@@ -12,7 +14,9 @@ import pytest
 from delrec_hf.errors import InputError
 from delrec_hf.runs.pipeline import run_recipe
 from delrec_hf.runs.recipe import Recipe
+from delrec_hf.runs.record import RunRecord
 from tests.runs.films import command, environment, sections, stages_run, write_recipe
+from tests.runs.kills import timeless
 
 
 @pytest.mark.parametrize(
@@ -61,17 +65,21 @@ def test_a_failing_stage_leaves_older_outputs_as_they_were(films: Path, tmp_path
     }
 
 
+def _fails(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "disk full")
+
+
 @pytest.mark.slow
 def test_outputs_of_a_stage_that_broke_off_are_not_taken_for_finished(
     finished: Path, films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    shutil.rmtree(folder / "logs")
-    (folder / "logs").touch()  # so that distil fails once its folder is replaced
-    with pytest.raises(OSError, match="logs"):
-        run_recipe(Recipe(folder, sections(films, distil={"num_virtual_tokens": 5})), "distil")
-    (folder / "logs").unlink()
+    other = Recipe(folder, sections(films, distil={"num_virtual_tokens": 5}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunRecord, "finish", _fails)  # distil fails once its folder is replaced
+        with pytest.raises(OSError, match="full"):
+            run_recipe(other, "distil")
     assert stages_run(Recipe(folder, sections(films)), caplog, "distil") == ["distil"]
     weights = "distil/adapter_model.safetensors"
     # Exact: the same batches go through the same kernels on one thread.
@@ -124,6 +132,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     )
     before = {p.name: p.read_bytes() for p in (killed / output).iterdir() if p.is_file()}
     assert before == {p.name: p.read_bytes() for p in (finished / output).iterdir() if p.is_file()}
+    log = json.loads((killed / "logs" / f"{output}.json").read_text())
+    steps = [entry["step"] for entry in log]
+    assert steps[0] == 0
+    assert steps == sorted(steps)
     half = checkpoints / "checkpoint-90"
     half.mkdir()
     (half / "adapter_config.json").write_text("{")
@@ -143,4 +155,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         assert (killed / path).read_bytes() == (straight / path).read_bytes(), path
         if stage == "distil":
             assert (killed / path).read_bytes() != (finished / path).read_bytes()
+    logs = [
+        timeless(json.loads((run / "logs" / f"{output}.json").read_text()))
+        for run in (killed, straight)
+    ]
+    assert logs[0] == logs[1]
+    assert [entry["step"] for entry in logs[0] if "loss" in entry] == list(range(1, 13))
     assert not (killed / "checkpoints").exists()

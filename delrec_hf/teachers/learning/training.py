@@ -39,6 +39,7 @@ from delrec_hf.teachers.models.caser import CaserConfig, CaserModel
 from delrec_hf.teachers.models.gru4rec import GRU4RecConfig, GRU4RecModel
 from delrec_hf.teachers.models.sasrec import SASRecConfig, SASRecModel
 from delrec_hf.teachers.models.sequential import SequentialModel
+from delrec_hf.trackers import follow
 
 logger = get_logger(__name__)
 
@@ -179,6 +180,7 @@ def _train(prepared: PreparedData, config: TeacherConfig, print_: str) -> Traine
         optimizer_cls_and_kwargs=_optimizer(config, len(windows)),
     )
     show_bar_alone(trainer)
+    follow(trainer, config.logging_dir)
     with no_file_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(config.output_dir, print_))
     return trainer
