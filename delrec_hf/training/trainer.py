@@ -156,10 +156,12 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
         def losses() -> torch.Tensor:
-            scorer = scorer_of(own, self._scoring)
-            if of_titles:
-                return title_loss(scorer, inputs)
-            return listwise_losses(scorer, inputs, self._temperature, self.args.title_weight)
+            # accelerate hangs autocast on the forward that is redirected here.
+            with self.accelerator.autocast():
+                scorer = scorer_of(own, self._scoring)
+                if of_titles:
+                    return title_loss(scorer, inputs)
+                return listwise_losses(scorer, inputs, self._temperature, self.args.title_weight)
 
         loss = _ForwardRedirection()(model, own, losses).sum()
         rows = num_items_in_batch

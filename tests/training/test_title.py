@@ -60,3 +60,15 @@ def test_what_changes_the_loss_is_left_to_sfttrainer(finetuner: Finetuner, tmp_p
     found = smoothed.compute_loss(model, dict(batch))
     torch.manual_seed(0)
     torch.testing.assert_close(found, SFTTrainer.compute_loss(smoothed, model, dict(batch)))
+
+
+@pytest.mark.parametrize("loss", ["title", "listwise"])
+def test_products_are_of_bfloat16_where_bf16_is_set(
+    finetuner: Finetuner, tmp_path: Path, loss: str
+) -> None:
+    trainer = finetuner(tmp_path, None, loss=loss, bf16=True, max_steps=1)
+    seen: set[torch.dtype] = set()
+    layer = trainer.model.get_base_model().model.layers[0].mlp.up_proj
+    layer.register_forward_hook(lambda module, _, out: module.training and seen.add(out.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
