@@ -63,15 +63,7 @@ def evaluate(run: Run) -> None:
     listed = run.recipe.settings("instructions").listed
     if listed:
         check_as_many(systems, examples, run.prepared.info["num_candidates"])
-    outputs = Outputs(
-        folder=run.folder,
-        prepared=run.prepared,
-        load_backbone=run.backbone,
-        word=lambda tokenizer: run.instruction_rows(tokenizer, config.seed),
-        scoring=run.scoring,
-        seed=config.seed,
-        scores=run.scores,
-    )
+    outputs = _outputs(run, config)
     scores = Scores(
         validation,
         examples,
@@ -90,13 +82,8 @@ def evaluate(run: Run) -> None:
     permutations = config.permutations if listed else 0
     for system in systems:
         measure(system, outputs, regimes, permutations)
-    agreed = None
-    if any(system.name == "prompt-only" for system in systems) and "teach" in run.finished:
-        stored = run.prepared.examples["test"]
-        stored = stored.select(
-            np.flatnonzero(np.isin(stored["user_id"][:], examples["user_id"][:]))
-        )
-        agreed = _agreement(run, outputs, stored)
+    has_prompt = any(system.name == "prompt-only" for system in systems)
+    agreed = _agreement(run, outputs, examples) if has_prompt and "teach" in run.finished else None
     if not PartialState().is_main_process:
         return
     teacher = _teacher_name(run)
@@ -108,15 +95,28 @@ def evaluate(run: Run) -> None:
     if config.whole_catalogue:
         results["whole_catalogue"] = summarise_whole_catalogue(whole, teacher, describer)
         kept["whole_catalogue"] = whole.examples, whole.measured()
-    if agreed:
-        results["distillation"] = agreement(agreed)
-        kept["distillation"] = stored, {name: {"agreement": one} for name, one in agreed.items()}
+    if agreed is not None:
+        stored, by_prompt = agreed
+        results["distillation"] = agreement(by_prompt)
+        kept["distillation"] = stored, {name: {"agreement": one} for name, one in by_prompt.items()}
     _keep_scores(run, scores)
     _keep_users(run, scores, kept)
     if "finetune" in run.finished:
         _record(run.folder / "model", results, scores.weights)
     write_json(run.folder / "results.json", results)
     print(format_table(results))
+
+
+def _outputs(run: Run, config: EvaluateConfig) -> Outputs:
+    return Outputs(
+        folder=run.folder,
+        prepared=run.prepared,
+        load_backbone=run.backbone,
+        word=lambda tokenizer: run.instruction_rows(tokenizer, config.seed),
+        scoring=run.scoring,
+        seed=config.seed,
+        scores=run.scores,
+    )
 
 
 def _record(model: Path, results: dict[str, Any], weights: Mapping[str, Fusion]) -> None:
@@ -219,16 +219,25 @@ def _facts(run: Run, config: EvaluateConfig, examples: Dataset) -> dict[str, Seq
     return facts
 
 
-def _agreement(run: Run, outputs: Outputs, examples: Dataset) -> dict[str, FloatArray]:
-    """Return whether prompts and backbone choose what the teacher ranks first, 1 or 0."""
+def _agreement(
+    run: Run, outputs: Outputs, examples: Dataset
+) -> tuple[Dataset, dict[str, FloatArray]]:
+    """Return whether prompts and backbone choose what the teacher ranks first, 1 or 0.
+
+    Returns:
+        The same users' examples as they are stored, whose candidates the teacher's choice joins;
+        and of each prompt `(users,)`.
+    """
     logger.info("evaluate: agreement with the teacher")
+    stored = run.prepared.examples["test"]
+    stored = stored.select(np.flatnonzero(np.isin(stored["user_id"][:], examples["user_id"][:])))
     backbone, tokenizer = run.backbone()
     state = PartialState()
     backbone.to(state.device)
     settings = run.trainer_settings("distil", "distil")
     untrained = new_soft_prompt(backbone, settings, tokenizer)
     prompted = DelRecModel.with_prompt(backbone, run.folder / "distil").to(state.device).eval()
-    rows = outputs.ranking_rows("rps", examples, tokenizer)
+    rows = outputs.ranking_rows("rps", stored, tokenizer)
     scoring = run.scoring(tokenizer)
     scorers = {
         "no prompt": CandidateScorer(backbone, None, scoring),
@@ -241,7 +250,7 @@ def _agreement(run: Run, outputs: Outputs, examples: Dataset) -> dict[str, Float
     }
     teachers = np.array(rows["target_place"][:])
     choices = {name: np.array([row.argmax() for row in found]) for name, found in scored.items()}
-    return {name: (chosen == teachers).astype(float) for name, chosen in choices.items()}
+    return stored, {name: (chosen == teachers).astype(float) for name, chosen in choices.items()}
 
 
 def _keep_scores(run: Run, scores: Scores) -> None:
