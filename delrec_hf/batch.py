@@ -25,7 +25,7 @@ from delrec_hf.logging import get_logger, progress, said_once
 from delrec_hf.modeling.artefact import artefact_folder
 from delrec_hf.ranking.kept import model_print
 from delrec_hf.ranking.recommendation import Recommendation
-from delrec_hf.ranking.scoring import CandidateScorer
+from delrec_hf.ranking.rows import scorer_of
 from delrec_hf.recommender import Recommender
 
 BoolArray = npt.NDArray[np.bool_]
@@ -217,8 +217,7 @@ def _examples(values: pa.Array | pa.ChunkedArray) -> str:
 def _print_of(recommender: Recommender, folder: Path) -> str:
     """Return what stands for a model and its teacher: what their rankings depend on."""
     files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
-    soft_prompt = recommender.model.soft_prompt.detach()
-    weights = model_print(CandidateScorer(recommender.model.backbone, soft_prompt))
+    weights = model_print(scorer_of(recommender.model))
     return fingerprint(weights, cached_content_hash(*files))
 
 

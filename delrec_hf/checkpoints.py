@@ -45,7 +45,8 @@ _PLACE_ONLY = (
     "dataloader_prefetch_factor dataset_num_proc save_on_each_node save_total_limit "
     "save_only_model enable_jit_checkpoint resume_from_checkpoint"
 )
-_AS_BEFORE = {"lora_type": "lora"}  # newer keys, with the value that changes no finished training
+# Newer keys, with the value that changes no finished training.
+_AS_BEFORE = {"lora_type": "lora", "prompt_type": "prompt_tuning"}
 _WITHOUT_EFFECT = frozenset(f"{_SHOWN_ONLY} {_PLACE_ONLY}".split())
 
 

@@ -213,7 +213,7 @@ def _adapters(
     compared: _Comparison,
 ) -> Adapters:
     """Score the candidates with one adapter or none, by the language model alone."""
-    bare = replace(scorer, soft_prompt=None)
+    bare = scorer.without_prompt()
     alone = replace(compared, teacher=None)
     found = [with_both, bare.score([prompt], [answers])[0]]
     with without_lora(scorer.backbone):

@@ -23,6 +23,7 @@ from delrec_hf.ranking.new_items import log_priors, new_titles
 from delrec_hf.ranking.offer import Offer
 from delrec_hf.ranking.ranker import Ranker
 from delrec_hf.ranking.recommendation import Ranked, Recommendation
+from delrec_hf.ranking.rows import scorer_of
 from delrec_hf.ranking.scoring import CandidateScorer, Scoring
 
 _HISTORIES_AT_ONCE = 16
@@ -307,7 +308,7 @@ class Recommender:
         """What scores candidates behind the soft prompt."""
         priors = dict(zip(map(tuple, self.answers), self.log_priors, strict=False))
         scoring = Scoring(self.config.scoring, self.config.calibration_weight, priors)
-        return CandidateScorer(self.model.backbone, self.model.soft_prompt.detach(), scoring)
+        return scorer_of(self.model, scoring)
 
     @cached_property
     def safe_titles(self) -> list[str]:

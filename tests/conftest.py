@@ -203,7 +203,7 @@ def save_prompt(
         model = new_soft_prompt(backbone, distil_config(folder, **given), tokenizer)
         torch.manual_seed(7)
         # Prompt tuning ends far away from the words it began with.
-        model.soft_prompt.data += torch.randn_like(model.soft_prompt)
+        model.learned_prompt.data += torch.randn_like(model.learned_prompt)
         model.save_pretrained(folder)
         return folder
 
@@ -247,10 +247,12 @@ def stacked(
 ) -> Callable[..., DelRecModel]:
     """A function that returns prompt and LoRA, both away from their start, on a tiny backbone."""
 
-    def make(shape: str = "qwen2", **settings: Any) -> DelRecModel:
+    def make(
+        shape: str = "qwen2", prompt: Mapping[str, Any] = MappingProxyType({}), **settings: Any
+    ) -> DelRecModel:
         backbone = load_tiny(shape, **settings)
         config = finetune_config(tmp_path_factory.mktemp("stacked"))
-        model = with_lora(backbone, config, save_prompt(backbone))
+        model = with_lora(backbone, config, save_prompt(backbone, **prompt))
         generator = torch.Generator().manual_seed(8)
         for name, parameter in model.named_parameters():
             if ".lora_" in name:  # as the trainers leave it
@@ -274,11 +276,12 @@ def make_artefact(
         shape: str = "qwen2",
         titles: dict[str, str] = ITEMS,
         loading: Mapping[str, Any] = MappingProxyType({}),
+        prompt: Mapping[str, Any] = MappingProxyType({}),
         **facts: Any,
     ) -> Path:
         run = tmp_path / f"run-{shape}"
         shutil.copytree(tiny_backbone(shape), run / "backbone")
-        model = stacked(shape, **loading)
+        model = stacked(shape, prompt, **loading)
         folder = run / "model"
         named = describe_backbone(model.backbone, str(run / "backbone"), folder)
         model.save_pretrained(folder, base_model_name=named["name"])

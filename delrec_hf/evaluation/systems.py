@@ -193,7 +193,7 @@ SYSTEMS = (
     ),
     *(
         System(f"delrec/{control}", ("finetune",), control, _tuned(control), reads_prompts=True)
-        for control in ("random-prompt", "no-ta", "no-rps")
+        for control in ("random-prompt", "no-ta", "no-rps", "cartridge")
     ),
     System(
         name="delrec",
@@ -202,6 +202,7 @@ SYSTEMS = (
         load=_tuned("model"),
         reads_prompts=True,
         against=(
+            "delrec/cartridge",
             "delrec/no-rps",
             "delrec/no-ta",
             "delrec/random-prompt",

@@ -29,7 +29,7 @@ RESULTS_FILE = "results.json"
 SECTIONS = ("base_model", "teacher", "domain", "data", "distil", "finetune", "versions")
 """What `delrec_config.json` must hold for a card."""
 
-TAGS = ("delrec", "recommendation", "lora", "prompt-tuning")
+TAGS = ("delrec", "recommendation", "lora")
 SYSTEM = "delrec"  # the system of results.json that the artefact is
 
 
@@ -81,6 +81,7 @@ def _render(
         config=config,
         base_on_hub=_base_on_hub(config),
         upstream=_upstream(config),
+        prompt="cartridge of keys and values" if _has_cartridge(config) else "soft prompt",
         loading=_loading(config["base_model"]),
         repo_id=repo_id,
         results=results and format_markdown(results),
@@ -93,17 +94,22 @@ def _header(config: dict[str, Any], results: dict[str, Any] | None, repo_id: str
     dataset = " ".join(str(config["data"]["dataset"]).split())
     measured = (results or {}).get("systems", {}).get(SYSTEM, {})
     name = repo_id.rpartition("/")[2] if repo_id else "DELRec"
+    prompt = "cartridge" if _has_cartridge(config) else "prompt-tuning"
     data = ModelCardData(
         base_model=base,
         library_name="peft",
         pipeline_tag="text-generation",
-        tags=[*TAGS, *([f"base_model:adapter:{base}"] if base else [])],
+        tags=[*TAGS, prompt, *([f"base_model:adapter:{base}"] if base else [])],
         datasets=[dataset] if _is_hub_id(dataset) else None,
         metrics=[metric for metric in METRICS if metric in measured] or None,
         model_name=name if measured else None,
         eval_results=_eval_results(measured, results or {}, dataset) or None,
     )
     return data.to_yaml()
+
+
+def _has_cartridge(config: dict[str, Any]) -> bool:
+    return bool(config["distil"].get("prompt_type") == "cartridge")
 
 
 def _eval_results(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from peft import PeftConfig, PeftType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from delrec_hf.errors import InputError
@@ -64,14 +65,20 @@ def export(
         trust_remote_code: Whether the backbone's repository may run its own code.
 
     Raises:
-        InputError: If the model cannot be loaded, the folder is not empty, or the checkpoint's
-            tokenizer would read a prompt otherwise than training did.
+        InputError: If the model cannot be loaded, its prompt is a cartridge, the folder is not
+            empty, or the checkpoint's tokenizer would read a prompt otherwise than training did.
     """
     place = Path(output_dir)
     if place.exists() and any(place.iterdir()):
         raise InputError(f"folder {place} is not empty; give a new one with --output_dir")
     folder = artefact_folder(model, revision)
     config = ArtefactConfig.load(folder)
+    if PeftConfig.from_pretrained(str(folder / PROMPT_FOLDER)).peft_type == PeftType.CARTRIDGE:
+        raise InputError(
+            f"the prompt of {model} is a cartridge, keys and values in each layer, and a plain "
+            "checkpoint can hold virtual tokens as embeddings alone; load it with delrec_hf or "
+            "PEFT, or export one that was distilled with `distil.prompt_type: prompt_tuning`"
+        )
     backbone = load_recorded_backbone(
         config,
         folder,

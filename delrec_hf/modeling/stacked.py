@@ -1,8 +1,10 @@
 """The stacked model: a LoRA adapter inside the backbone and a soft prompt in front of it.
 
 Both are plain PEFT adapters. LoRA is injected natively into the backbone
-(`PreTrainedModel.add_adapter`), the soft prompt is a PEFT prompt-tuning model around it: the one
-combination that PEFT, transformers' Trainer and TRL's SFTTrainer all carry.
+(`PreTrainedModel.add_adapter`), the soft prompt is a PEFT prompt-learning model around it: the one
+combination that PEFT, transformers' Trainer and TRL's SFTTrainer all carry. The prompt is
+embeddings that are read before the tokens (prompt tuning), or a cartridge: the keys and values
+themselves that tokens find in every layer.
 """
 
 import copy
@@ -10,16 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-from peft import PeftConfig, PeftModel, PeftModelForCausalLM, PeftType, PromptTuningConfig
-from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM, PeftType, PromptLearningConfig
+from transformers import DynamicCache, PreTrainedModel
 
 from delrec_hf.errors import InputError
 from delrec_hf.labels import IGNORED
 from delrec_hf.modeling.adapters import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    adapter_weights,
     load_lora,
     name_magnitudes_for_transformers,
     read_lora,
@@ -27,6 +25,13 @@ from delrec_hf.modeling.adapters import (
 )
 from delrec_hf.modeling.artefact import ArtefactConfig, artefact_folder
 from delrec_hf.modeling.backbone import Dtype, load_recorded_backbone
+from delrec_hf.modeling.prompt import (
+    PROMPT_TYPES,
+    keys_and_values,
+    load_prompt,
+    read_prompt_config,
+    save_prompt,
+)
 
 PROMPT_FOLDER = "prompt"
 
@@ -48,7 +53,7 @@ class DelRecModel(PeftModelForCausalLM):
     artefact: Path | None = None
 
     def __init__(
-        self, backbone: PreTrainedModel, prompt_config: PromptTuningConfig, **kwargs: Any
+        self, backbone: PreTrainedModel, prompt_config: PromptLearningConfig, **kwargs: Any
     ) -> None:
         super().__init__(backbone, prompt_config, "default", **kwargs)
 
@@ -58,10 +63,38 @@ class DelRecModel(PeftModelForCausalLM):
         return self.base_model
 
     @property
-    def soft_prompt(self) -> torch.nn.Parameter:
-        """The virtual tokens' embeddings, `(virtual tokens, hidden size)`."""
-        weight: torch.nn.Parameter = self.prompt_encoder["default"].embedding.weight
+    def is_cartridge(self) -> bool:
+        """Whether the prompt is keys and values instead of embeddings."""
+        return bool(self.peft_config["default"].peft_type == PeftType.CARTRIDGE)
+
+    @property
+    def soft_prompt(self) -> torch.Tensor:
+        """The virtual tokens' embeddings, `(virtual tokens, hidden size)`.
+
+        Of a cartridge their keys and values, `(virtual tokens, layers * 2 * heads * head size)`.
+        """
+        weight: torch.Tensor = self.prompt_encoder["default"].embedding.weight
         return weight
+
+    @property
+    def learned_prompt(self) -> torch.nn.Parameter:
+        """What stage 1 learns: the soft prompt; of a cartridge all tokens but the first.
+
+        Tokens attend to the first of a row whatever it says, so PEFT keeps a cartridge's as it is.
+        """
+        encoder = self.prompt_encoder["default"]
+        found: torch.nn.Parameter = (
+            encoder.trainable_embedding if self.is_cartridge else encoder.embedding.weight
+        )
+        return found
+
+    def keys_and_values(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return a cartridge's keys and values, `(1, heads, virtual tokens, head size)` by layer.
+
+        As they stand in a cache: keys are rotated to the places in front of the first token.
+        """
+        dtype = self.backbone.get_input_embeddings().weight.dtype
+        return keys_and_values(self.peft_config["default"], self.soft_prompt.to(dtype))
 
     @property
     def has_lora(self) -> bool:
@@ -75,7 +108,7 @@ class DelRecModel(PeftModelForCausalLM):
         one trainable parameter, so training would run and learn the wrong thing.
         """
         for name, parameter in self.named_parameters():
-            is_prompt = name.startswith("prompt_encoder.")
+            is_prompt = parameter is self.learned_prompt
             is_lora = ".lora_" in name
             parameter.requires_grad = (part == "prompt" and is_prompt) or (
                 part == "lora" and is_lora
@@ -137,19 +170,10 @@ class DelRecModel(PeftModelForCausalLM):
         Raises:
             InputError: If the folder holds no soft prompt, or one of another width.
         """
-        folder = Path(folder)
-        if not (folder / ADAPTER_CONFIG).is_file():
-            raise InputError(f"{folder} holds no soft prompt: {ADAPTER_CONFIG} is missing")
-        prompt_config = PeftConfig.from_pretrained(str(folder))
-        width = backbone.get_input_embeddings().embedding_dim
-        if prompt_config.token_dim != width:
-            raise InputError(
-                f"the soft prompt in {folder} is {prompt_config.token_dim} wide and the backbone "
-                f"{width}; load it with the backbone that it was distilled on"
-            )
+        prompt_config = read_prompt_config(Path(folder), backbone)
         prompt_config.inference_mode = True  # keeps PEFT from initialising it again
         stacked = cls(backbone, prompt_config)
-        stacked._load_prompt(folder)
+        load_prompt(stacked.prompt_encoder["default"], Path(folder))
         return stacked
 
     def forward(
@@ -175,7 +199,8 @@ class DelRecModel(PeftModelForCausalLM):
             kwargs: Handed to the backbone.
 
         Returns:
-            The backbone's output, over virtual tokens + `length` positions.
+            The backbone's output, over virtual tokens + `length` positions; over `length` alone
+            behind a cartridge, which is not read but found.
         """
         if position_ids is not None:
             raise InputError(
@@ -190,13 +215,16 @@ class DelRecModel(PeftModelForCausalLM):
         if inputs_embeds is None:
             inputs_embeds = self.backbone.get_input_embeddings()(input_ids)
         embeds, attention_mask = self._behind_prompt(inputs_embeds, attention_mask)
-        if labels is not None:
+        if self.is_cartridge:
+            kwargs["past_key_values"] = self._cache(len(embeds))
+        elif labels is not None:
             ignored = labels.new_full((len(labels), len(self.soft_prompt)), IGNORED)
             labels = torch.cat([ignored, labels], dim=1)
+        position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         return self.backbone(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
-            position_ids=(attention_mask.long().cumsum(1) - 1).clamp(min=0),
+            position_ids=position_ids[:, -embeds.shape[1] :],
             labels=labels,
             **kwargs,
         )
@@ -221,9 +249,23 @@ class DelRecModel(PeftModelForCausalLM):
         """
         embeds = self.backbone.get_input_embeddings()(input_ids)
         embeds, attention_mask = self._behind_prompt(embeds, attention_mask)
-        return self.backbone.generate(
-            input_ids, inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
+        if not self.is_cartridge:
+            return self.backbone.generate(
+                input_ids, inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
+            )
+        # As transformers goes on from a cache: with ids of what it holds, which are not read, and
+        # with a row of it for each beam.
+        virtual = attention_mask.shape[1] - input_ids.shape[1]
+        held = input_ids.new_zeros(len(input_ids), virtual)
+        settings = vars(kwargs.get("generation_config") or self.backbone.generation_config) | kwargs
+        beams = max(settings.get(name) or 1 for name in ("num_beams", "num_return_sequences"))
+        found = self.backbone.generate(
+            torch.cat([held, input_ids], dim=1),
+            attention_mask=attention_mask,
+            past_key_values=self._cache(len(input_ids) * beams),
+            **kwargs,
         )
+        return found[:, virtual:]
 
     def save_pretrained(
         self,
@@ -252,7 +294,8 @@ class DelRecModel(PeftModelForCausalLM):
                 named.save_pretrained(str(folder))
             name_magnitudes_for_transformers(folder)
             sort_layers(folder)
-        self._save_prompt(folder / PROMPT_FOLDER if self.has_lora else folder, name)
+        prompt_folder = folder / PROMPT_FOLDER if self.has_lora else folder
+        save_prompt(self.peft_config["default"], self.soft_prompt, prompt_folder, name)
 
     def load_adapter(self, model_id: str | Path, *_: Any, **__: Any) -> None:
         """Read one saved adapter back into this model, in place.
@@ -261,8 +304,8 @@ class DelRecModel(PeftModelForCausalLM):
         root and once for its `prompt/`; neither may become a second adapter.
         """
         folder = Path(model_id)
-        if PeftConfig.from_pretrained(str(folder)).peft_type == PeftType.PROMPT_TUNING:
-            self._load_prompt(folder)
+        if PeftConfig.from_pretrained(str(folder)).peft_type in PROMPT_TYPES:
+            load_prompt(self.prompt_encoder["default"], folder)
             return
         read_lora(self.backbone, folder)
 
@@ -283,34 +326,25 @@ class DelRecModel(PeftModelForCausalLM):
     def _behind_prompt(
         self, embeds: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the soft prompt in front of embeddings and mask, before any padding."""
+        """Put the soft prompt in front of embeddings and mask, before any padding.
+
+        A cartridge stands in the mask alone.
+        """
         rows, length = embeds.shape[:2]
         if attention_mask is None:
             attention_mask = embeds.new_ones(rows, length, dtype=torch.long)
-        prompt = self.soft_prompt.to(embeds.dtype).expand(rows, -1, -1)
-        seen = attention_mask.new_ones(rows, prompt.shape[1])
-        return torch.cat([prompt, embeds], dim=1), torch.cat([seen, attention_mask], dim=1)
+        prompt = self.soft_prompt
+        seen = attention_mask.new_ones(rows, len(prompt))
+        if not self.is_cartridge:
+            embeds = torch.cat([prompt.to(embeds.dtype).expand(rows, -1, -1), embeds], dim=1)
+        return embeds, torch.cat([seen, attention_mask], dim=1)
 
-    def _save_prompt(self, folder: Path, base_model_name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {"prompt_embeddings": self.soft_prompt.detach().cpu().contiguous()}
-        save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        config = PromptTuningConfig(**self.peft_config["default"].to_dict())
-        config.base_model_name_or_path = base_model_name
-        if config.tokenizer_name_or_path is not None:
-            config.tokenizer_name_or_path = base_model_name
-        config.inference_mode = True
-        config.save_pretrained(str(folder))
-
-    def _load_prompt(self, folder: Path) -> None:
-        saved = adapter_weights(folder)["prompt_embeddings"]
-        if saved.shape != self.soft_prompt.shape:
-            raise InputError(
-                f"the soft prompt in {folder} is {tuple(saved.shape)} and this model's "
-                f"{tuple(self.soft_prompt.shape)}; expected the same virtual tokens and width"
-            )
-        with torch.no_grad():
-            self.soft_prompt.copy_(saved)
+    def _cache(self, rows: int) -> DynamicCache:
+        """Return a cache that holds the cartridge in front of so many rows."""
+        states = self.keys_and_values()
+        return DynamicCache(
+            [tuple(one.expand(rows, -1, -1, -1) for one in state) for state in states]
+        )
 
 
 def load_adapters(backbone: PreTrainedModel, folder: str | Path) -> PeftModel:

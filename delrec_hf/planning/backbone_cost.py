@@ -18,6 +18,7 @@ from transformers import (
 from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.backbone import BackboneConfig
+from delrec_hf.modeling.prompt import cartridge_shape
 from delrec_hf.planning.cost import Batch, Cost, Pass, build, count
 from delrec_hf.planning.lengths import Reading
 from delrec_hf.planning.timing import seconds_of
@@ -82,8 +83,13 @@ class BackboneCost:
         """How many parameters the backbone has."""
         return sum(one.numel() for one in self._empty().parameters())
 
-    def trainable(self, lora: FinetuneConfig | None, virtual: int) -> int:
+    def trainable(
+        self, lora: FinetuneConfig | None, virtual: int, prompt_type: str | None = None
+    ) -> int:
         """Return how many parameters learn: those of LoRA, or without one the soft prompt's."""
+        if lora is None and prompt_type == "cartridge":
+            layers, heads, size = cartridge_shape(self._empty())
+            return (virtual - 1) * layers * 2 * heads * size
         if lora is None:
             return virtual * self._empty().get_input_embeddings().weight.shape[1]
         model = self._empty(lora)

@@ -6,11 +6,12 @@ from delrec_hf.evaluation.evaluator import EvaluateConfig
 from delrec_hf.evaluation.systems import SYSTEMS
 from delrec_hf.planning.lengths import Lengths
 from delrec_hf.training.common import StageConfig
+from delrec_hf.training.recommendation import CONTROLS
 
 
 def language_models(config: EvaluateConfig, controls: list[str]) -> list[str]:
     """Return the language models that `evaluate` ranks with."""
-    made = {"lora-only", "random-prompt", "no-ta", "no-rps"} - set(controls)
+    made = set(CONTROLS) - set(controls)
     known = [one for one in SYSTEMS if {"backbone", "distil", "finetune"} & set(one.needs)]
     wanted = config.systems
     return [

@@ -59,7 +59,8 @@ def _changes(
                 f"{name}.gradient_accumulation_steps: {steps * rows // fewer}"
             )
             found.append((text, {"batch_rows": fewer}))
-        if not config.gradient_checkpointing:
+        drops_cartridge = getattr(config, "prompt_type", None) == "cartridge"
+        if not (config.gradient_checkpointing or drops_cartridge):
             found.append((f"{name}.gradient_checkpointing: true", {"checkpointing": True}))
     loading = cost.loading
     if not (loading.load_in_4bit or loading.load_in_8bit):

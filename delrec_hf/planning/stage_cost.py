@@ -114,12 +114,12 @@ class StageCosts:
         return replace(plan, hours=(plan.hours or 0.0) + again)
 
     def _prompts_again(self, config: FinetuneConfig) -> float:
-        """Return the hours of distilling prompts for controls, each by the rest of the tasks."""
+        """Return the hours of distilling prompts for controls, some by the rest of the tasks."""
         hours = 0.0
         distil = self.work.run.trainer_settings("distil", "distil")
         for control in config.controls:
             rest = [task for task in distil.tasks if task != LEFT_OUT.get(control, task)]
-            if control in LEFT_OUT and rest:
+            if (control in LEFT_OUT and rest) or control == "cartridge":
                 found = {task: self.work.trained(distil, task) for task in rest}
                 hours += self._training_hours(distil, found, None, distil.num_virtual_tokens)
         return hours
@@ -150,7 +150,7 @@ class StageCosts:
             max(one.number for one in found.values()),
             sum(one.tokens(virtual) for one in found.values()),
             longest,
-            self.cost.trainable(lora, virtual),
+            self.cost.trainable(lora, virtual, getattr(config, "prompt_type", None)),
             steps_of(config, found)[0],
             memory,
             sum(self._training_hours(config, found, lora, one) for one in each),
@@ -220,7 +220,7 @@ class StageCosts:
         rows = batch_rows or config.per_device_train_batch_size
         if isinstance(config, DistilConfig) and config.task_weighting == "fixed":
             rows *= len(config.tasks)  # both are held until the one backward
-        held = _STATE * cost.trainable(lora, virtual)
+        held = _STATE * cost.trainable(lora, virtual, getattr(config, "prompt_type", None))
         widest = max(found.values(), key=lambda one: int(one.widths.max()))
         batch = widest.fullest(rows, virtual)
         if config.loss == "listwise":

@@ -97,6 +97,12 @@ def model_print(scorer: CandidateScorer) -> str:
     tensors = dict(scorer.backbone.state_dict())
     if scorer.soft_prompt is not None:
         tensors["soft_prompt"] = scorer.soft_prompt
+    if scorer.cartridge is not None:
+        tensors |= {
+            f"cartridge/{layer}": torch.cat(states)
+            for layer, states in enumerate(scorer.cartridge.states)
+            if states is not None
+        }
     for name, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor):
             digest.update(name.encode())

@@ -17,6 +17,7 @@ from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking import budget
 from delrec_hf.ranking.batches import make_batches
 from delrec_hf.ranking.kept import KeptScores, row_key
+from delrec_hf.ranking.prefix import Prefix
 from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite
 
 FloatArray = npt.NDArray[np.float64]
@@ -81,5 +82,10 @@ def score_rows(
 
 def scorer_of(model: PeftModel, scoring: Scoring = SUM) -> CandidateScorer:
     """Return the scorer of a model with a soft prompt, LoRA, or both."""
-    soft_prompt = model.soft_prompt if isinstance(model, DelRecModel) else None
-    return CandidateScorer(model.get_base_model(), soft_prompt, scoring)
+    backbone = model.get_base_model()
+    if not isinstance(model, DelRecModel):
+        return CandidateScorer(backbone, None, scoring)
+    if model.is_cartridge:
+        cartridge = Prefix([], len(model.soft_prompt), model.keys_and_values())
+        return CandidateScorer(backbone, None, scoring, cartridge=cartridge)
+    return CandidateScorer(backbone, model.soft_prompt, scoring)

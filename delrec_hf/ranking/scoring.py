@@ -94,17 +94,26 @@ class CandidateScorer:
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         scoring: How a title's log-probability becomes its score.
         prefix: What prompts begin with, read already; see `with_prefix`.
+        cartridge: Keys and values in place of the soft prompt, if the prompt is a cartridge; for
+            backbones that go on from a prefix.
     """
 
     backbone: PreTrainedModel
     soft_prompt: torch.Tensor | None = None
     scoring: Scoring = SUM
     prefix: Prefix | None = None
+    cartridge: Prefix | None = None
 
     @property
     def virtual_tokens(self) -> int:
         """How many virtual tokens stand in front of each prompt."""
+        if self.cartridge is not None:
+            return self.cartridge.length
         return 0 if self.soft_prompt is None else len(self.soft_prompt)
+
+    def without_prompt(self) -> "CandidateScorer":
+        """Return a scorer of the backbone alone, LoRA included."""
+        return replace(self, soft_prompt=None, cartridge=None, prefix=None)
 
     def with_prefix(self, prompts: Sequence[TokenIds]) -> "CandidateScorer":
         """Return a scorer that reads what these prompts begin with once, now, and not with each.
@@ -119,7 +128,7 @@ class CandidateScorer:
         if not (beginning or self.virtual_tokens):
             return replace(self, prefix=None)
         with masked_attention(self.backbone):
-            return replace(self, prefix=Prefix.read(self.backbone, self.soft_prompt, beginning))
+            return replace(self, prefix=self._read(beginning))
 
     def goes_on(self) -> bool:
         """Say whether the backbone reads on from a prefix; if not, the log says why, once."""
@@ -134,7 +143,13 @@ class CandidateScorer:
         """Read a prompt up to its last token, what it begins with only if that is not read yet."""
         if self.prefix is not None and self.prefix.begins([prompt]):
             return self.prefix.extended(self.backbone, prompt[len(self.prefix.tokens) : -1])
-        return Prefix.read(self.backbone, self.soft_prompt, prompt[:-1])
+        return self._read(prompt[:-1])
+
+    def _read(self, tokens: TokenIds) -> Prefix:
+        """Read tokens behind the soft prompt."""
+        if self.cartridge is not None:
+            return self.cartridge.extended(self.backbone, tokens)
+        return Prefix.read(self.backbone, self.soft_prompt, tokens)
 
     def score(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
@@ -237,9 +252,9 @@ class CandidateScorer:
         ]
 
     def _prefix(self, prompts: Sequence[TokenIds]) -> Prefix | None:
-        """Return the prefix if these prompts can go on from it."""
+        """Return the prefix if these prompts can go on from it, else the cartridge, if any."""
         if self.prefix is None or torch.is_grad_enabled() or not self.prefix.begins(prompts):
-            return None
+            return self.cartridge
         return self.prefix
 
     def _separately(

@@ -5,7 +5,8 @@ each token's position counts from the root. So the prompt is read once, whatever
 candidates, and so is what several of them begin with; the log-probabilities are those of separate
 forwards.
 
-Where gradients are wanted, trunk and branches go through one forward. Else through one each, the
+Where gradients are wanted, trunk and branches go through one forward, a cartridge's keys and values
+standing in front of both. Else through one each, the
 branches going on from the trunk's keys and values: attention to what stands before, by the
 backbone's own causal mask, costs half of what it does under a mask that is given.
 """
@@ -79,14 +80,19 @@ def tree_totals(
         soft_prompt: `(virtual tokens, hidden size)`, or None.
         prompts: Token ids up to where the answer starts.
         candidates: For each prompt the candidates' token ids.
-        prefix: What the soft prompt and all prompts begin with, read already; for inference.
+        prefix: What the soft prompt and all prompts begin with, read already; where gradients are
+            wanted, a cartridge, which they reach.
 
     Returns:
         For each prompt `(candidates,)` float64.
     """
     tries = [Trie.grow(offered) for offered in candidates]
     branches = [Branches(trie, trie.inner) for trie in tries]
-    if torch.is_grad_enabled() or no_prefix(backbone):
+    if torch.is_grad_enabled() and prefix is not None:
+        trunks = [prompt[len(prefix.tokens) :] for prompt in prompts]
+        lengths = [prefix.length] * len(prompts)
+        gained = _read(backbone, None, trunks, branches, prefix.cache(len(prompts)), lengths)
+    elif torch.is_grad_enabled() or no_prefix(backbone):
         virtual = [] if soft_prompt is None else [0] * len(soft_prompt)
         trunks = [[*virtual, *prompt] for prompt in prompts]
         gained = _read(backbone, soft_prompt, trunks, branches)

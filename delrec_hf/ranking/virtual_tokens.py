@@ -173,9 +173,14 @@ def explain_prompt(
         disable_tqdm: Show no progress bar.
 
     Raises:
-        InputError: If there is no soft prompt, or no row.
+        InputError: If there is no soft prompt, or a cartridge, or no row.
     """
     prompt = scorer.soft_prompt
+    if scorer.cartridge is not None:
+        raise InputError(
+            "the prompt is a cartridge, keys and values in each layer that no word can be nearest "
+            "to; explain one that was distilled with `distil.prompt_type: prompt_tuning`"
+        )
     if prompt is None:
         raise InputError("there is no soft prompt to explain; give a scorer that has one")
     if rows is not None and not len(rows):

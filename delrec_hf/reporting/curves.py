@@ -33,6 +33,7 @@ _TRAININGS = {
     "random-prompt": "delrec/random-prompt",
     "no-ta": "delrec/no-ta",
     "no-rps": "delrec/no-rps",
+    "cartridge": "delrec/cartridge",
 }
 """Logs of stage 2, and what the systems that were trained there are called."""
 

@@ -19,6 +19,7 @@ from delrec_hf.runs.run import Run
 from delrec_hf.runs.seeds import run_seeds
 from delrec_hf.runs.stages import WORK
 from delrec_hf.runs.steps import found, once
+from delrec_hf.runs.trainings import check_prompts
 
 logger = get_logger(__name__)
 
@@ -118,8 +119,11 @@ def check_sections(recipe: Recipe, needed: Iterable[str]) -> None:
         InputError: If a section cannot be used.
     """
     run = Run(recipe)
-    for section in dict.fromkeys([*needed, *recipe.sections]):
+    sections = dict.fromkeys([*needed, *recipe.sections])
+    for section in sections:
         run.settings(section)
+    if "finetune" in sections:
+        check_prompts(run)
     load_domain(recipe.settings("data").domain)
 
 

@@ -26,7 +26,7 @@ from delrec_hf.runs.rows import distil_rows, to_learn
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.index import save_index
-from delrec_hf.training.common import shown_settings
+from delrec_hf.training.common import check_keeps_cache, shown_settings
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
@@ -75,16 +75,10 @@ def control_prompt(run: Run, control: str) -> Path | None:
         return folder
     config = run.trainer_settings("distil", place)
     logger.info("finetune: the soft prompt of the control %s", control)
-    if control in LEFT_OUT:
-        rest = [task for task in config.tasks if task != LEFT_OUT[control]]
-        if not rest:
-            raise InputError(
-                f"`finetune.controls` names `{control}`, and `distil.tasks` is {config.tasks}: "
-                "nothing is left to distil; take the control out"
-            )
-        given = run.recipe.sections.get("distil", {})
-        given = given | {"tasks": rest, "metric_for_best_model": None}
-        sections = run.recipe.sections | {"distil": given}
+    changed = _changed(control, config)
+    if changed:
+        sections = run.recipe.sections
+        sections = sections | {"distil": sections.get("distil", {}) | changed}
         other = replace(run, recipe=replace(run.recipe, sections=sections))
         config = other.trainer_settings("distil", place, f"distil-{control}")
         config.push_to_hub = False  # one repository holds one prompt
@@ -96,6 +90,44 @@ def control_prompt(run: Run, control: str) -> Path | None:
             new_soft_prompt(backbone, config, tokenizer).save_pretrained(aside)
     PartialState().wait_for_everyone()
     return folder
+
+
+def _changed(control: str, config: DistilConfig) -> dict[str, Any]:
+    """Return the keys of stage 1 that a control distils otherwise with; none: it does not distil.
+
+    Raises:
+        InputError: If the control would be nothing, or delrec itself.
+    """
+    if control == "cartridge":
+        if config.prompt_type == "cartridge":
+            raise InputError(
+                "`finetune.controls` names `cartridge`, and `distil.prompt_type` is cartridge: "
+                "that is delrec itself; take the control out"
+            )
+        return {"prompt_type": "cartridge", "prompt_init": "text"}
+    if control not in LEFT_OUT:
+        return {}
+    rest = [task for task in config.tasks if task != LEFT_OUT[control]]
+    if not rest:
+        raise InputError(
+            f"`finetune.controls` names `{control}`, and `distil.tasks` is {config.tasks}: "
+            "nothing is left to distil; take the control out"
+        )
+    return {"tasks": rest, "metric_for_best_model": None}
+
+
+def check_prompts(run: Run) -> None:
+    """Refuse controls that would be nothing, and cartridges that would be dropped.
+
+    Raises:
+        InputError: With the key and the cure.
+    """
+    distil, finetune = run.settings("distil"), run.settings("finetune")
+    for control in finetune.controls:
+        _changed(control, distil)
+    if "cartridge" in (distil.prompt_type, *finetune.controls):
+        check_keeps_cache(distil, "distil")
+        check_keeps_cache(finetune, "finetune")
 
 
 def train_model(run: Run, name: str) -> None:

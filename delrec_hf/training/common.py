@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer, TrainerCallback, TrainerState
@@ -84,6 +85,47 @@ def check_trainer_config(config: StageConfig, section: str) -> None:
         raise InputError(
             f"`{section}` learns from the answer alone; leave completion_only_loss and "
             "assistant_only_loss out"
+        )
+
+
+def is_fsdp(config: SFTConfig) -> bool:
+    """Say whether weights are sharded by FSDP of either version, as `accelerate launch` tells."""
+    return bool(config.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def check_cartridge(model: PeftModel, config: SFTConfig, section: str) -> None:
+    """Refuse what loses a cartridge's keys and values on their way into the layers.
+
+    Args:
+        model: Any model; those without a cartridge pass.
+        config: What it is trained with.
+        section: The recipe's section, for the message.
+
+    Raises:
+        InputError: With the reason and the cure.
+    """
+    if not (isinstance(model, DelRecModel) and model.is_cartridge):
+        return
+    check_keeps_cache(config, section)
+    if is_fsdp(config) or config.deepspeed_plugin is not None:
+        raise InputError(
+            f"FSDP and DeepSpeed cut weights up, and `{section}` hands the keys and values of a "
+            "cartridge to layers whole; launch it with ddp, or distil with "
+            "`distil.prompt_type: prompt_tuning`"
+        )
+
+
+def check_keeps_cache(config: SFTConfig, section: str) -> None:
+    """Refuse settings with which layers drop a cartridge.
+
+    Raises:
+        InputError: With the key and the cure.
+    """
+    if config.gradient_checkpointing:
+        raise InputError(
+            f"`{section}.gradient_checkpointing` is true, and transformers' layers drop the keys "
+            "and values of a cartridge then; set it to false and per_device_train_batch_size to "
+            "less, or leave cartridges out of `distil.prompt_type` and `finetune.controls`"
         )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -13,7 +12,13 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
-from delrec_hf.training.common import StageConfig, check_lengths, check_trainer_config
+from delrec_hf.training.common import (
+    StageConfig,
+    check_cartridge,
+    check_lengths,
+    check_trainer_config,
+    is_fsdp,
+)
 from delrec_hf.training.listwise import ListwiseCollator
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.task_weighting import dynamic_weights, fixed_weights
@@ -50,10 +55,20 @@ class DistilConfig(StageConfig):
             "candidates each time"
         },
     )
+    prompt_type: Literal["prompt_tuning", "cartridge"] = field(
+        default="prompt_tuning",
+        metadata={
+            "help": "learn embeddings that are read before each row, or a cartridge: keys and "
+            "values that its tokens find in every layer"
+        },
+    )
     num_virtual_tokens: int = field(default=80, metadata={"help": "length of the soft prompt"})
-    prompt_init: Literal["random", "vocabulary", "text"] = field(
-        default="vocabulary",
-        metadata={"help": "start from noise, from sampled tokens or from `prompt_init_text`"},
+    prompt_init: Literal["random", "vocabulary", "text"] | None = field(
+        default=None,
+        metadata={
+            "help": "start from noise, from sampled tokens or from `prompt_init_text`, which a "
+            "cartridge has the backbone read; default: text for a cartridge, else vocabulary"
+        },
     )
     prompt_init_text: str = field(
         default="Predict the next item as a sequential recommender would, from order and taste.",
@@ -88,10 +103,15 @@ class DistilConfig(StageConfig):
             raise InputError(
                 f"`distil.rps_temperature` is {self.rps_temperature}; expected a number above 0"
             )
-        if self.num_virtual_tokens < 1:
+        is_cartridge = self.prompt_type == "cartridge"
+        fewest = 2 if is_cartridge else 1  # a cartridge's first token does not learn
+        if self.num_virtual_tokens < fewest:
             raise InputError(
-                f"`distil.num_virtual_tokens` is {self.num_virtual_tokens}; expected 1 or more"
+                f"`distil.num_virtual_tokens` is {self.num_virtual_tokens}; expected {fewest} or "
+                "more"
             )
+        if self.prompt_init is None:
+            self.prompt_init = "text" if is_cartridge else "vocabulary"
         if min(self.ta_weight, self.rps_weight) < 0 or self.ta_weight + self.rps_weight == 0:
             raise InputError(
                 f"`distil.ta_weight` is {self.ta_weight} and `rps_weight` {self.rps_weight}; "
@@ -107,8 +127,7 @@ def _check_whole_prompt(config: DistilConfig) -> None:
     """Refuse launches that leave no process the whole soft prompt and its whole gradient."""
     deepspeed = config.deepspeed_plugin
     sharding = None
-    # What `accelerate launch` tells its processes about FSDP of either version.
-    if config.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP"):
+    if is_fsdp(config):
         sharding = "FSDP"
     elif deepspeed is not None and deepspeed.hf_ds_config.is_zero3():
         sharding = "DeepSpeed ZeRO-3"
@@ -157,6 +176,7 @@ class PatternDistillationTrainer(RankingTrainer):
         **kwargs: Any,
     ) -> None:
         _check_whole_prompt(args)
+        check_cartridge(model, args, "distil")
         for rows in (*train_rows.values(), *validation_rows.values()):
             check_lengths(rows, model, args, "distil")
         pad = processing_class.pad_token_id
@@ -248,7 +268,7 @@ class PatternDistillationTrainer(RankingTrainer):
 
     def _keep_gradient(self, task: str) -> None:
         """Move the prompt's gradient to the task's, summed over the micro-batches of a step."""
-        prompt = self.model.soft_prompt
+        prompt = self.model.learned_prompt
         gradient, prompt.grad = prompt.grad, None
         before = self._gradients.get(task)
         self._gradients[task] = gradient if before is None else before + gradient
@@ -261,7 +281,7 @@ class PatternDistillationTrainer(RankingTrainer):
         }
         self._gradients = {}
         weights = dynamic_weights(gradients, self.args.weighting_exponent)
-        self.model.soft_prompt.grad = _weighted_sum(gradients, weights)
+        self.model.learned_prompt.grad = _weighted_sum(gradients, weights)
         return weights
 
     def ranked(self, rows: Dataset) -> dict[str, float]:

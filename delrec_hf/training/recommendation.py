@@ -14,12 +14,17 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from delrec_hf.errors import InputError, suggest
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
-from delrec_hf.training.common import StageConfig, check_lengths, check_trainer_config
+from delrec_hf.training.common import (
+    StageConfig,
+    check_cartridge,
+    check_lengths,
+    check_trainer_config,
+)
 from delrec_hf.training.listwise import ListwiseCollator
 from delrec_hf.training.rank_allocation import RankAllocation, adalora_config
 from delrec_hf.training.trainer import RankingTrainer
 
-CONTROLS = ("lora-only", "random-prompt", "no-ta", "no-rps")
+CONTROLS = ("lora-only", "random-prompt", "no-ta", "no-rps", "cartridge")
 
 
 @dataclass
@@ -61,7 +66,7 @@ class FinetuneConfig(StageConfig):
         metadata={
             "help": "what to train besides, as long as delrec: LoRA alone (`lora-only`), behind an "
             "untrained prompt (`random-prompt`), behind one distilled by one task (`no-ta`, "
-            "`no-rps`)"
+            "`no-rps`), behind a distilled cartridge (`cartridge`)"
         },
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "peak learning rate"})
@@ -171,6 +176,7 @@ class RecommendationTrainer(RankingTrainer):
         temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
+        check_cartridge(model, args, "finetune")
         for rows in (train_rows, validation_rows):
             check_lengths(rows, model, args, "finetune")
         is_title = args.loss == "title"

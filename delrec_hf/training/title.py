@@ -32,13 +32,15 @@ def title_loss(scorer: CandidateScorer, batch: dict[str, torch.Tensor]) -> torch
     if not learns:  # rows that fill a batch up: what trains is reached all the same, by a zero
         predicted[0, 0] = True
     scored = torch.zeros(embeds.shape[:2], dtype=torch.bool)
-    scored[:, scorer.virtual_tokens : -1] = predicted
+    scored[:, -labels.shape[1] : -1] = predicted  # behind a soft prompt's embeddings
     tokens = labels[:, 1:][predicted].clamp(min=0)
     inputs = {
         "inputs_embeds": embeds,
         "attention_mask": torch.cat([virtual, seen], dim=1),
-        "use_cache": False,
+        "use_cache": scorer.cartridge is not None,
     }
+    if scorer.cartridge is not None:
+        inputs["past_key_values"] = scorer.cartridge.cache(len(ids))
     owners = torch.arange(len(tokens))
     found = log_probabilities(scorer.backbone, inputs, scored, owners, tokens)
     return -(found if learns else found * 0.0).sum()

@@ -24,6 +24,7 @@ from delrec_hf.planning.plan import parse_memory, plan_recipe
 from delrec_hf.planning.stage_cost import StagePlan
 from delrec_hf.ranking.tree import tree_width
 from delrec_hf.runs.recipe import load_recipe
+from delrec_hf.training.distillation import DistilConfig
 from delrec_hf.training.recommendation import FinetuneConfig, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
 from tests.runs.films import BACKBONE, STAGES, sections, write_films, write_recipe
@@ -120,6 +121,17 @@ def test_rankings_of_more_tokens_than_a_device_bears_are_read_in_parts(
     whole, parts = planned("--device_memory", "24GB")["distil"], planned(*small)["distil"]
     assert parts["memory"] < whole["memory"]
     assert parts["hours"] > 1.1 * whole["hours"], "each part is read again on the way back"
+
+
+def test_a_cartridge_counts_the_keys_and_values_that_learn(tmp_path: Path) -> None:
+    loading = BackboneConfig(str(BACKBONE), torch_dtype="float32")
+    cost = BackboneCost(read_config(loading), loading, 1e12, on_device=True, base=0)
+    config = DistilConfig(
+        str(tmp_path), num_virtual_tokens=6, prompt_type="cartridge", use_cpu=True, bf16=False
+    )
+    backbone, tokenizer = load_backbone(loading)
+    model = new_soft_prompt(backbone, config, tokenizer)
+    assert cost.trainable(None, 6, "cartridge") == model.learned_prompt.numel()
 
 
 def test_changes_are_joined_where_one_is_not_enough() -> None:

@@ -51,6 +51,9 @@ def test_learning_by_ranking_with_every_control_goes_to_the_end(
         for one in ("model", "random-prompt", "no-ta", "no-rps")
     }
     assert len({one.shape for one in prompts.values()}) == 1
+    config = json.loads((run / "cartridge" / "prompt" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "CARTRIDGE"
+    assert len(json.loads((run / "logs" / "distil-cartridge.json").read_text())) > 1
     for control, task in (("no-ta", "rps"), ("no-rps", "ta")):
         history = json.loads((run / "logs" / f"distil-{control}.json").read_text())
         learned = {name for entry in history for name in entry if name in ("ta_loss", "rps_loss")}
@@ -213,3 +216,24 @@ def test_a_command_shows_plain_lines_and_nothing_else(
     assert re.search(r"finetune: reads .*run/data, .*run/distil, backbone ", done.stderr)
     assert re.search(r"finetune: wrote .*run/model in \d+ s", lines[-1])
     assert any(re.search(r"step 2 of 2, validation: hr@1 \d", line) for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_distils_a_cartridge_and_ranks_behind_it(
+    again: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    changes = {"distil": {"prompt_type": "cartridge", "loss": "listwise"}}
+    assert again(**changes) == STAGES[3:]
+    run = tmp_path / "run"
+    for folder in (run / "distil", run / "model" / "prompt"):
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert config["peft_type"] == "CARTRIDGE"
+    distilled, kept = (
+        (run / place / "adapter_model.safetensors").read_bytes()
+        for place in ("distil", "model/prompt")
+    )
+    assert distilled == kept, "stage 2 changed the cartridge"
+    systems = json.loads((run / "results.json").read_text())["systems"]
+    assert systems["prompt-only"] != systems["zero-shot"]
+    assert systems["delrec"] != systems["lora-only"]
+    assert again(**changes) == []

@@ -1,11 +1,13 @@
 """What a recipe accepts, and how it says no."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from delrec_hf.errors import InputError
-from delrec_hf.runs.recipe import load_recipe
+from delrec_hf.runs.pipeline import run_recipe
+from delrec_hf.runs.recipe import Recipe, load_recipe
 from delrec_hf.runs.run import Run
 
 
@@ -74,6 +76,33 @@ def test_mistakes_are_named_with_the_cure(
     with pytest.raises(InputError, match=message) as caught:
         check(path, flags)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("distil", "finetune", "reason"),
+    [
+        ({"tasks": ["ta"]}, {"controls": ["no-ta"]}, "nothing is left to distil"),
+        ({"prompt_type": "cartridge"}, {"controls": ["cartridge"]}, "that is delrec itself"),
+        (
+            {"prompt_type": "cartridge"},
+            {"gradient_checkpointing": True},
+            "`finetune.gradient_checkpointing` is true",
+        ),
+        (
+            {"gradient_checkpointing": True},
+            {"controls": ["cartridge"]},
+            "`distil.gradient_checkpointing` is true",
+        ),
+    ],
+)
+def test_prompts_that_cannot_be_distilled_are_refused_before_the_first_stage(
+    tmp_path: Path, distil: dict[str, Any], finetune: dict[str, Any], reason: str
+) -> None:
+    sections = {"data": {"path": "toy"}, "distil": distil, "finetune": finetune}
+    with pytest.raises(InputError, match=reason) as refused:
+        run_recipe(Recipe(tmp_path / "run", sections | {"backbone": {"model_name_or_path": "toy"}}))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Stage 1: only the soft prompt moves, by the weighted sum of both tasks' gradients."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.training.distilling_processes import distil
 from tests.training.settings import every
 
 Distiller = Callable[..., PatternDistillationTrainer]
+WEIGHTINGS = ("dynamic", "fixed")
+LOSSES = ("title", "listwise")
 
 
 def _copies(trainer: PatternDistillationTrainer) -> dict[str, torch.Tensor]:
@@ -307,12 +310,18 @@ def test_launches_that_shard_the_prompt_are_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["title", "listwise"])
-@pytest.mark.parametrize("weighting", ["dynamic", "fixed"])
+@pytest.mark.parametrize(
+    ("weighting", "loss", "prompt_type"),
+    [
+        *((*one, "prompt_tuning") for one in itertools.product(WEIGHTINGS, LOSSES)),
+        ("dynamic", "listwise", "cartridge"),
+    ],
+)
 def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
-    tmp_path: Path, weighting: str, loss: str
+    tmp_path: Path, weighting: str, loss: str, prompt_type: str
 ) -> None:
     settings = {"loss": loss, "average_tokens_across_devices": False, "task_weighting": weighting}
+    settings |= {"prompt_type": prompt_type}
     found = {}
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
