@@ -68,7 +68,7 @@ test-grid: $(VENV)/.installed  ## Try every kind of LoRA with every other settin
 test-files: $(VENV)/.installed  ## Prepare 10,000 made-up files, good and damaged (half an hour).
 	DELREC_FILES=10000 $(PYTEST) --dist load -k properties tests/data
 
-test-kills: $(VENV)/.installed  ## Kill runs at 50 random moments and compare what they leave (half an hour).
+test-kills: $(VENV)/.installed  ## Kill runs at 50 random moments and compare what they leave (minutes).
 	DELREC_KILLS=50 $(PYTEST) --dist load -rP tests/runs/test_kills.py
 
 lint: $(VENV)/.installed  ## Check style and format.

@@ -87,6 +87,8 @@ def kill_time_and_again(
 ) -> Counter[str]:
     """Kill runs of a recipe so many times, a step at a time, and let each of them come to its end.
 
+    Of more kills than there are steps none is left out: what was over too soon is aimed at again.
+
     Args:
         given: The sections of the recipe.
         straight: The folder of an undisturbed run of it.
@@ -101,13 +103,13 @@ def kill_time_and_again(
     seconds = {name: one["seconds"] for name, one in stages.items() if name != "finetune"}
     expected, log = contents(straight), folder / "log"
     struck: Counter[str] = Counter()
-    while (left := kills - struck.total()) > 0:
+    order = list(seconds)
+    while aims := _aims(order, struck, kills, draw):
         run = folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         config = write_recipe(folder, run, given)
-        aims = draw.sample(range(len(seconds)), min(left, len(seconds)))
-        for step in [list(seconds)[place] for place in sorted(aims)]:
-            delay = draw.uniform(0, seconds[step] + 0.1)
+        for step in aims:
+            delay = draw.uniform(0, seconds[step] + (0.1 if step in struck else 0.0))
             where = strike(config, log, step, delay)
             print(f"kill {delay:.2f} s into {step}: {where or 'it had ended'}", flush=True)
             struck += Counter([where] if where else [])
@@ -118,3 +120,11 @@ def kill_time_and_again(
         assert not others, f"after {dict(struck)}: files of one run alone: {others}"
         assert not differ, f"after {dict(struck)}: files that differ: {differ}"
     return struck
+
+
+def _aims(order: list[str], struck: Counter[str], kills: int, draw: random.Random) -> list[str]:
+    """Return the steps to be killed in the next run, in their order; none: it is enough."""
+    left = kills - struck.total()
+    if left > 0:
+        return sorted(draw.sample(order, min(left, len(order))), key=order.index)
+    return [step for step in order if step not in struck and kills > len(order)]
