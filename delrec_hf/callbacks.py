@@ -4,13 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
+    TrainingArguments,
 )
 
 from delrec_hf.files import write_json
@@ -21,7 +24,7 @@ _PAUSE = 20  # times as long as a write took: so much of a training, at most, go
 class _Bar(ProgressCallback):
     """The Trainer's progress bar without its dictionaries."""
 
-    def on_log(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def on_log(self, *_: Any, **__: Any) -> None:
         pass
 
 
@@ -66,7 +69,9 @@ class _KeptLog(TrainerCallback):
         self._path = path
         self.next: float | None = None
 
-    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         if self.next is None or time.monotonic() >= self.next:
             self.write(state)
 

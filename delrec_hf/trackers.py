@@ -69,7 +69,7 @@ class _EndsRun(TrainerCallback):
     def __init__(self, wandb: Any) -> None:
         self._wandb = wandb
 
-    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_train_end(self, *_: Any, **__: Any) -> None:
         self._wandb.finish()
 
 

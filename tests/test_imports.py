@@ -30,6 +30,7 @@ FLOORS = (
         "checkpoints",
         "chunks",
         "callbacks",
+        "devices",
         "finite",
         "resources",
         "files",

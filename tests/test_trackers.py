@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.integrations import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from delrec_hf.cli import main
 from delrec_hf.errors import InputError
@@ -33,16 +37,16 @@ def test_nothing_is_reported_unless_asked_for_whatever_is_installed(section: str
 def test_a_tracker_that_is_not_installed_is_one_line_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str
 ) -> None:
-    if importlib.util.find_spec("wandb"):
-        pytest.skip("wandb is installed here")
+    installed = get_available_reporting_integrations()
+    missing = next(one for one in ("wandb", *INTEGRATION_TO_CALLBACK) if one not in installed)
     recipe = tmp_path / "recipe.yaml"
     run = tmp_path / "run"
     needed = "data: {path: toy}\nbackbone: {model_name_or_path: toy}\n"
     recipe.write_text(f"output_dir: {run}\n{needed}", encoding="utf-8")
-    assert main(["run", "--config", str(recipe), f"--{section}.report_to", "wandb"]) == 2
+    assert main(["run", "--config", str(recipe), f"--{section}.report_to", missing]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"`{section}.report_to` names wandb, which is not installed" in line
-    assert "`pip install wandb`" in line
+    assert f"`{section}.report_to` names {missing}, which is not installed" in line
+    assert f"`pip install {missing}`" in line
     assert not run.exists()
 
 

@@ -12,7 +12,6 @@ import argparse
 import gc
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,16 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from floor import Clock, Work, matmul_rate
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+from shapes import SHAPES
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen3Config,
     Trainer,
-    TrainerCallback,
 )
 from trl import SFTConfig, SFTTrainer
 
@@ -39,50 +37,13 @@ from delrec_hf.data.toy_world import toy_world
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.rows import ranking_rows
 from delrec_hf.instructions.templates import DOMAINS, lsr_prompt
-from delrec_hf.labels import IGNORED
 from delrec_hf.logging import quiet_libraries
-from delrec_hf.ranking.tree import tree_width
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
 from delrec_hf.training.soft_prompt import new_soft_prompt
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 VIRTUAL = 16
-SHAPES: dict[str, Any] = {
-    "smollm2-135m": LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    ),
-    "qwen3-0.6b": Qwen3Config(
-        vocab_size=151936,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    ),
-    "llama-3.2-3b": LlamaConfig(
-        vocab_size=128256,
-        hidden_size=3072,
-        intermediate_size=8192,
-        num_hidden_layers=28,
-        num_attention_heads=24,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    ),
-}
-"""Shapes that are filled with random weights."""
 
 
 def examples(number: int, *, listed: bool) -> tuple[Dataset, dict[str, str]]:
@@ -107,79 +68,6 @@ def examples(number: int, *, listed: bool) -> tuple[Dataset, dict[str, str]]:
             }
         )
     return Dataset.from_list(rows), titles
-
-
-class Clock(TrainerCallback):
-    """Takes the time from the end of the last step that warms up to the end of the last one."""
-
-    def __init__(self, warm: int, device: torch.device) -> None:
-        self._warm, self._device = warm, device
-        self._start = self.seconds = 0.0
-
-    def now(self) -> float:
-        """Return CPU seconds on a CPU, else seconds of the clock once the device has come along."""
-        if self._device.type == "cpu":
-            return time.process_time()
-        torch.accelerator.synchronize()
-        return time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
-        """Look at the clock."""
-        if state.global_step == self._warm:
-            self._start = self.now()
-        if state.global_step == state.max_steps:
-            self.seconds = self.now() - self._start
-
-
-@dataclass(frozen=True)
-class Work:
-    """What examples hold: tokens read, attention's pairs of tokens, and tokens predicted."""
-
-    tokens: float
-    pairs: float
-    predicted: float
-
-    @classmethod
-    def of_titles(cls, encoded: Dataset, virtual: int) -> "Work":
-        """Return that of rows which learn one title."""
-        widths = np.array([len(one) + virtual for one in encoded["input_ids"]])
-        answers = [sum(label != IGNORED for label in one) for one in encoded["labels"]]
-        return cls(widths.mean(), (widths**2).mean() / 2, float(np.mean(answers)))
-
-    @classmethod
-    def of_trees(cls, rows: Dataset, virtual: int) -> "Work":
-        """Return that of rows which learn to rank."""
-        pairs = list(zip(rows["prompt_ids"], rows["candidate_ids"], strict=True))
-        trunks = np.array([len(prompt) + virtual for prompt, _ in pairs])
-        widths = np.array([tree_width(*pair, virtual) for pair in pairs])
-        branches = widths - trunks
-        seen = trunks**2 / 2 + branches * (trunks + 3)  # a title's own tokens are few
-        return cls(widths.mean(), seen.mean(), float(branches.mean()) + 1)
-
-    def operations(self, config: Any) -> float:
-        """Return the floating-point operations that one example cannot do without."""
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = config.num_attention_heads + config.num_key_value_heads
-        layer = (
-            2 * config.hidden_size * head * heads
-            + 3 * config.hidden_size * config.intermediate_size
-        )
-        attention = 2 * config.num_attention_heads * head  # scores and sums of values
-        layers = config.num_hidden_layers * (2 * layer * self.tokens + 3 * attention * self.pairs)
-        output = 2 * config.hidden_size * config.vocab_size * self.predicted
-        return 2 * (layers + output)  # a multiply and an add each
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations a second of a product of large matrices."""
-    size = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-    clock, times = Clock(0, device), []
-    for _ in range(7):
-        start = clock.now()
-        a @ b
-        times.append(clock.now() - start)
-    return 2 * size**3 / float(np.median(times))
 
 
 def settings(folder: str, known: argparse.Namespace, device: torch.device) -> dict[str, Any]:

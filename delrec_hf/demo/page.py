@@ -173,9 +173,7 @@ def _told() -> Iterator[list[str]]:
         yield line
     except InputError as error:
         line.append(str(error))
-    except (
-        Exception
-    ):  # a fault of ours; Gradio would show "Error" and leave the ranking from before
+    except Exception:  # a fault of ours, of which Gradio would show "Error" over an old ranking
         logger.exception("the page could not answer")
         line.append("Something failed here; the log of this page's server says what.")
 

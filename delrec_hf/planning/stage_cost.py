@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from delrec_hf.devices import counts_memory, total_memory
 from delrec_hf.evaluation.evaluator import PERMUTED_USERS
 from delrec_hf.planning.backbone_cost import BackboneCost
 from delrec_hf.planning.cost import Pass
@@ -196,8 +197,9 @@ class StageCosts:
     def _at_once(self, *, learns: bool) -> int:
         """Return how many tokens go through one forward: see `budget.tokens`."""
         memory = self.device_memory
-        if self.cost.on_device and memory is None and torch.accelerator.is_available():
-            memory = torch.accelerator.get_memory_info()[1]
+        device = torch.accelerator.current_accelerator()
+        if self.cost.on_device and memory is None and device and counts_memory(device):
+            memory = total_memory(device)
         if not self.cost.on_device or memory is None:
             return budget.TOKENS
         found = budget.tokens_within(memory, self.cost.config, self.cost.dtype)

@@ -3,12 +3,14 @@
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from delrec_hf.devices import counts_memory, total_memory
+
 TOKENS = 1 << 13  # tokens of one forward
 TREE = 1 << 11  # tokens of one prompt's tree: wider ones spend more on attention than they save
 CHUNK = 1 << 8  # tokens of a catalogue's trie read at once behind what is read of the prompt
 LOGITS = 1 << 24  # logits held at once: 64 MiB in float32
-LOGITS_ON_DEVICE = 1 << 28  # the same on an accelerator, whose kernels want more to do: 1 GiB
-SHARE = 0.4  # of an accelerator's memory for what a training holds of one forward
+LOGITS_ON_DEVICE = 1 << 28  # the same on a GPU, whose kernels want more to do: 1 GiB
+SHARE = 0.4  # of a GPU's memory for what a training holds of one forward
 
 
 def rows_at_once(tokens: int, logits: int) -> int:
@@ -18,15 +20,14 @@ def rows_at_once(tokens: int, logits: int) -> int:
 
 def logits(device: torch.device) -> int:
     """Return how many logits are held at once on a device."""
-    return LOGITS if device.type == "cpu" else LOGITS_ON_DEVICE
+    return LOGITS_ON_DEVICE if counts_memory(device) else LOGITS
 
 
 def tokens(backbone: PreTrainedModel) -> int:
-    """Return how many tokens one forward takes: on an accelerator, what its memory bears."""
-    if backbone.device.type == "cpu":
+    """Return how many tokens one forward takes: on a GPU, what its memory bears."""
+    if not counts_memory(backbone.device):
         return TOKENS
-    memory = torch.accelerator.get_memory_info(backbone.device)[1]
-    found = tokens_within(memory, backbone.config, backbone.dtype)
+    found = tokens_within(total_memory(backbone.device), backbone.config, backbone.dtype)
     return found if torch.is_grad_enabled() else max(TOKENS, found)
 
 

@@ -84,6 +84,7 @@ class _LogProbabilities(torch.autograd.Function):
     kept instead of them.
     """
 
+    # Torch declares both with `*args`, which nothing more exact can override.
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,

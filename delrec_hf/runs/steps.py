@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from delrec_hf.devices import counts_memory
 from delrec_hf.files import replace_folder, write_bytes
 from delrec_hf.logging import get_logger
 from delrec_hf.runs.record import RunRecord
@@ -95,12 +96,12 @@ def once(
     start = time.perf_counter()
     if state.is_main_process:
         record.forget(step.name)
-    has_device = torch.accelerator.is_available()
-    if has_device:
+    is_counted = counts_memory(torch.accelerator.current_accelerator())
+    if is_counted:
         torch.accelerator.reset_peak_memory_stats()
     work()
     seconds = time.perf_counter() - start
-    memory = torch.accelerator.max_memory_reserved() if has_device else None
+    memory = torch.accelerator.max_memory_reserved() if is_counted else None
     state.wait_for_everyone()
     if state.is_main_process:
         record.finish(step.name, step.print_, step.settings, seconds, memory)

@@ -1,6 +1,7 @@
 """What both stages' trainers share: refusals, and ranking on validation rows."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +10,13 @@ import pyarrow.compute as pc
 from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import SFTConfig
 
 from delrec_hf.callbacks import show_bar_alone
@@ -205,10 +212,12 @@ class _Lines(TrainerCallback):
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._first = None
 
-    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_step_end(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         self._first = self._first or (state.global_step, time.monotonic())
 
     def _left(self, state: TrainerState) -> str:
@@ -218,7 +227,15 @@ class _Lines(TrainerCallback):
             return ""
         return f", {duration((time.monotonic() - begun) / done * to_do)} left"
 
-    def on_log(self, args, state, control, logs, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_log(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        *,
+        logs: Mapping[str, float],
+        **_: Any,
+    ) -> None:
         shown = {
             name.removeprefix("eval_"): value
             for name, value in logs.items()

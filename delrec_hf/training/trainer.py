@@ -9,7 +9,7 @@ from datasets import Dataset
 from peft import PeftModel
 from scipy.special import log_softmax
 from torch import nn
-from transformers import TrainerCallback, TrainerControl
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
@@ -37,7 +37,9 @@ class _Start(TrainerCallback):
     def __init__(self, log: Callable[[dict[str, float]], None], found: list[dict[str, float]]):
         self._log, self._found = log, found
 
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
         while self._found:
             one = self._found.pop(0)
             if state.global_step == 0:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from delrec_hf.devices import counts_memory
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking import budget
@@ -171,3 +172,18 @@ def test_scoring_leaves_the_model_as_it_was(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     _scorer(model, soft=soft).score(PROMPTS, CANDIDATES)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_gpus_memory_says_how_many_tokens_a_training_holds_and_no_other_is_asked(
+    tiny: Callable[..., Any],
+) -> None:
+    backbone = tiny("llama")
+    few, many = (budget.tokens_within(n, backbone.config, torch.float32) for n in (10**8, 10**9))
+    assert 9.9 < many / few < 10.1
+    assert budget.tokens_within(10**9, backbone.config, torch.bfloat16) == pytest.approx(
+        2 * many, abs=1
+    )
+    for kind in ("cpu", "mps"):  # Apple's counts nothing
+        assert budget.logits(torch.device(kind)) == budget.LOGITS
+        assert not counts_memory(torch.device(kind))
+    assert budget.tokens(backbone) == budget.TOKENS

@@ -1,6 +1,7 @@
 """Training a teacher, keeping it in a folder, and getting it back."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from transformers import (
     EvalPrediction,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
     set_seed,
 )
 
@@ -144,7 +148,15 @@ class TeacherTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer):
 class _Report(TrainerCallback):
     """Puts a line per validation into the log, in place of the Trainer's dictionaries."""
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):  # type: ignore[no-untyped-def] # noqa: ARG002
+    def on_evaluate(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        *,
+        metrics: Mapping[str, float],
+        **_: Any,
+    ) -> None:
         logger.info("epoch %d: validation NDCG@10 %.4f", state.epoch, metrics["eval_ndcg@10"])
 
 
