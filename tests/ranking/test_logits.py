@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from delrec_hf.ranking.logits import by_forward, by_layer, plain_output
 
@@ -42,11 +43,19 @@ def test_values_and_gradients_are_those_of_log_softmax(
         torch.testing.assert_close(ours, plain, atol=2e-5 * scale, rtol=1e-4)
 
 
-def test_nothing_is_kept_for_a_way_back_that_does_not_come(layer: nn.Linear) -> None:
+@pytest.mark.parametrize("learns", [False, True])
+def test_logits_are_made_once_and_weighed_only_where_there_is_a_way_back(
+    layer: nn.Linear, learns: bool
+) -> None:
     states, rows, tokens = _slice()
-    gained = by_layer(layer)(states, rows, tokens)
-    assert gained.grad_fn is None
-    torch.testing.assert_close(gained, by_forward(layer)(states, rows, tokens))
+    with FlopCounterMode(display=False) as counter:
+        gained = by_layer(layer)(states.requires_grad_(learns), rows, tokens)
+        product = counter.get_total_flops()
+        if learns:
+            gained.sum().backward()
+    assert product == 2 * len(states) * layer.weight.numel() * (1 + learns)
+    assert counter.get_total_flops() == product
+    torch.testing.assert_close(gained, by_forward(layer)(states.detach(), rows, tokens))
 
 
 def test_no_logits_are_kept_for_the_way_back(layer: nn.Linear) -> None:
