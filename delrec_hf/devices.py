@@ -1,5 +1,7 @@
 """What is known of an accelerator's memory."""
 
+from functools import cache
+
 import torch
 
 
@@ -8,6 +10,7 @@ def counts_memory(device: torch.device | None) -> bool:
     return device is not None and device.type in ("cuda", "xpu")
 
 
+@cache  # the driver takes its time to answer, and each forward asks
 def total_memory(device: torch.device) -> int:
     """Return the bytes that a device has, whoever holds them; for one that `counts_memory`."""
     total: int = torch.accelerator.get_memory_info(device)[1]
