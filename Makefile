@@ -8,8 +8,8 @@ export OMP_NUM_THREADS := $(THREADS)
 export TOKENIZERS_PARALLELISM := false
 # Waiting threads sleep: where other work takes a core, spinning ones stop all progress.
 export OMP_WAIT_POLICY := PASSIVE
-# The files whose tests share the dearest fixtures stay in one process each. Nothing here compiles,
-# but bitsandbytes would load torch's compiler into every process: a second each.
+# The files whose tests share the dearest fixtures stay in one process each. bitsandbytes would
+# load torch's compiler into every process, a second each; tests that compile turn it on again.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(BIN)/python -m pytest \
 	-n $(THREADS) --dist loadfile --no-loadscope-reorder
 

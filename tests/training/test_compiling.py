@@ -15,6 +15,12 @@ from delrec_hf.training.recommendation import RecommendationTrainer
 SETTINGS = {"max_steps": 3, "logging_steps": 1, "lora_dropout": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def compiler_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test` turns it off for all other tests."""
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+
+
 @pytest.mark.parametrize("loss", ["title", "listwise"])
 def test_losses_are_those_without_compiling_and_one_program_is_made(
     finetuner: Callable[..., RecommendationTrainer],
