@@ -26,10 +26,23 @@ class FilledBatchesTrainer(Trainer):
         return collected
 
     def _without_filling(self, batch: dict[str, Any]) -> dict[str, Any]:
-        state = self.accelerator.gradient_state
-        if self.accelerator.num_processes > 1 and state.end_of_dataloader and state.remainder > 0:
-            _ignore_rows(batch, state.remainder, self.accelerator.process_index)
+        if self.accelerator.gradient_state.end_of_dataloader:
+            left = self._left_for_the_last()
+            if left:
+                _ignore_rows(batch, left, self.accelerator.process_index)
         return batch
+
+    def _left_for_the_last(self) -> int:
+        """Return how many rows the last batch of an epoch holds, all processes together; 0: all.
+
+        accelerate knows it no more (`GradientState.remainder`) once it has skipped batches to go on
+        from a checkpoint.
+        """
+        processes = self.accelerator.num_processes
+        if processes == 1 or self.args.dataloader_drop_last:
+            return 0
+        size = self._train_batch_size * (1 if self.accelerator.split_batches else processes)
+        return len(self.train_dataset) % size
 
 
 def _ignore_rows(batch: dict[str, Any], left: int, process: int) -> None:

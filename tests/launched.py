@@ -44,8 +44,10 @@ def delrec(*words: str, config: str = "cpu", **variables: str) -> subprocess.Com
     return run(short, **variables)
 
 
-def accelerate_launch(*words: str, config: str = "cpu") -> subprocess.CompletedProcess[str]:
+def accelerate_launch(
+    *words: str, config: str = "cpu", module: str = "delrec_hf"
+) -> subprocess.CompletedProcess[str]:
     """Run a command in the long form."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     launcher += ["--config_file", str(CONFIGS / f"{config}.yaml")]
-    return run([*launcher, "-m", "delrec_hf", *words])
+    return run([*launcher, "-m", module, *words])

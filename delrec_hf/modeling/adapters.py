@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, write_json
+from delrec_hf.shards import fill
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -67,7 +68,7 @@ def read_lora(backbone: PreTrainedModel, folder: Path) -> None:
     }:
         raise _does_not_fit(folder)
     for name, parameter in own.items():
-        parameter.copy_(given[name])
+        fill(parameter, given[name])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ themselves that tokens find in every layer.
 """
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -273,6 +274,7 @@ class DelRecModel(PeftModelForCausalLM):
         *,
         is_main_process: bool = True,
         base_model_name: str | None = None,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
         **_: Any,
     ) -> None:
         """Save the adapters as plain PEFT saves them: see the class.
@@ -281,13 +283,18 @@ class DelRecModel(PeftModelForCausalLM):
             save_directory: Folder, made if it is not there.
             is_main_process: Whether this process is the one that writes.
             base_model_name: How the adapters' configs name the backbone; by default as loaded.
+            state_dict: The adapters' weights, where the model's own lie in shards.
         """
         if not is_main_process:
             return
+        lora, rows = None, self.soft_prompt
+        if state_dict is not None:
+            lora = {name.removeprefix("base_model."): one for name, one in state_dict.items()}
+            rows = state_dict["prompt_encoder.default.embedding.weight"]
         folder = Path(save_directory)
         name = base_model_name or self.backbone.name_or_path
         if self.has_lora:
-            self.backbone.save_pretrained(folder)
+            self.backbone.save_pretrained(folder, state_dict=lora)
             for config in self.backbone.peft_config.values():
                 named = copy.deepcopy(config)
                 named.base_model_name_or_path = name
@@ -295,7 +302,7 @@ class DelRecModel(PeftModelForCausalLM):
             name_magnitudes_for_transformers(folder)
             sort_layers(folder)
         prompt_folder = folder / PROMPT_FOLDER if self.has_lora else folder
-        save_prompt(self.peft_config["default"], self.soft_prompt, prompt_folder, name)
+        save_prompt(self.peft_config["default"], rows, prompt_folder, name)
 
     def load_adapter(self, model_id: str | Path, *_: Any, **__: Any) -> None:
         """Read one saved adapter back into this model, in place.

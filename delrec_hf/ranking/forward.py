@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from delrec_hf.ranking import budget
-from delrec_hf.ranking.logits import by_forward, by_layer, plain_output
+from delrec_hf.ranking.logits import by_forward, by_layer, of_logits, plain_output
+from delrec_hf.shards import in_shards
 
 
 def embed(
@@ -44,7 +45,8 @@ def log_probabilities(
     The decoder runs once. Then the backbone's own forward turns a slice of the scored positions
     after the other into logits, the decoder answering with what it gave before: so softcapping,
     scales and biases around the output layer are the backbone's own, whatever they are. Where
-    the output layer is all there is, it is asked itself; see `logits`.
+    the output layer is all there is, it is asked itself; see `logits`. Where the weights lie in
+    shards, each module is asked once, for all logits: FSDP and DeepSpeed follow the order of calls.
 
     Args:
         backbone: A causal language model of transformers.
@@ -56,9 +58,12 @@ def log_probabilities(
     Returns:
         `(tokens,)` float32.
     """
-    decoder = _Decoder(_decoder_of(backbone))
+    at_once = in_shards(backbone)
+    decoder = _Decoder(_decoder_of(backbone), scored if at_once else None)
     reader = _with_decoder(backbone, decoder)
     first = reader(**inputs).logits
+    if at_once:
+        return of_logits(first[0], owners.to(first.device), tokens.to(first.device))
     device, vocabulary = first.device, first.shape[-1]
     places = scored.flatten().nonzero().squeeze(1).to(decoder.hidden.device)
     hidden = decoder.hidden.flatten(0, 1).index_select(0, places)
@@ -84,11 +89,17 @@ def log_probabilities(
 
 
 class _Decoder(nn.Module):
-    """Stands in a decoder's place: runs it once, then answers with slices of what it gave."""
+    """Stands in a decoder's place: runs it once, then answers with slices of what it gave.
 
-    def __init__(self, own: nn.Module) -> None:
+    Args:
+        own: The decoder.
+        wanted: `(rows, length)` bool, the positions to answer with at once; None: with one.
+    """
+
+    def __init__(self, own: nn.Module, wanted: torch.Tensor | None = None) -> None:
         super().__init__()
         self._own = (own,)  # in a tuple, so that it is no submodule
+        self._wanted = wanted
         self._output: Any = None
         self.answer: torch.Tensor | None = None
 
@@ -102,6 +113,8 @@ class _Decoder(nn.Module):
         if self._output is None:
             self._output = self._own[0](*args, **kwargs)
             self.answer = self.hidden[:1, -1:]  # one position: its logits tell the vocabulary
+            if self._wanted is not None:
+                self.answer = self.hidden[self._wanted.to(self.hidden.device)][None]
         return dataclasses.replace(self._output, last_hidden_state=self.answer)
 
 

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from delrec_hf.shards import in_shards
+
 Project = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Makes `(tokens,)` log-probabilities of states `(rows, hidden size)`, of each token the row that
 predicts it, and the tokens."""
@@ -36,8 +38,7 @@ def plain_output(
     layer = backbone.get_output_embeddings()
     if type(layer) is not nn.Linear or any(one.requires_grad for one in layer.parameters()):
         return None
-    # FSDP2 gives modules another class; DeepSpeed's ZeRO-3 marks the weights that it has cut.
-    if type(layer.weight) is not nn.Parameter or hasattr(layer.weight, "ds_id"):
+    if type(layer.weight) is not nn.Parameter or in_shards(layer):
         return None
     if layer.weight.device != states.device:
         return None
@@ -65,15 +66,19 @@ def by_forward(forward: Callable[[torch.Tensor], torch.Tensor]) -> Project:
     """Return what makes them through the backbone's own forward, again on the way back."""
 
     def project(states: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        logits = forward(states)
-        sums = torch.cat([some.float().logsumexp(1) for some in logits.split(_at_once(logits))])
-        return logits[rows, tokens].float() - sums[rows]
+        return of_logits(forward(states), rows, tokens)
 
     def again(*one: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = checkpoint(project, *one, use_reentrant=False)
         return found
 
     return again if torch.is_grad_enabled() else project
+
+
+def of_logits(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities of tokens out of `(rows, vocabulary)` logits, float32."""
+    sums = torch.cat([some.float().logsumexp(1) for some in logits.split(_at_once(logits))])
+    return logits[rows, tokens].float() - sums[rows]
 
 
 class _LogProbabilities(torch.autograd.Function):

@@ -19,6 +19,7 @@ from delrec_hf.ranking.batches import make_batches
 from delrec_hf.ranking.kept import KeptScores, row_key
 from delrec_hf.ranking.prefix import Prefix
 from delrec_hf.ranking.scoring import SUM, CandidateScorer, Scoring, check_finite
+from delrec_hf.shards import in_shards
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,7 +63,9 @@ def score_rows(
     left = [batch for batch in batches if batch]
     own = left[accelerator.process_index :: accelerator.num_processes]
     plain = replace(scorer, scoring=SUM)
-    if own:
+    if in_shards(scorer.backbone):  # all make as many forwards: some read a batch a second time
+        own += left[-1:] * (-(-len(left) // accelerator.num_processes) - len(own))
+    elif own:
         plain = plain.with_prefix(prompts)  # of all, so that each process reads the same one
     found: dict[str, FloatArray] = {}
     for batch in progress(own, desc="Scoring", disable_tqdm=disable_tqdm):

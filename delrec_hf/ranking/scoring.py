@@ -20,6 +20,7 @@ from delrec_hf.ranking.separate import from_cache, row_by_row
 from delrec_hf.ranking.support import masked_attention, no_prefix, way_of
 from delrec_hf.ranking.tree import gained_in_chunks, summed, tree_totals, tree_width
 from delrec_hf.ranking.trie import Trie
+from delrec_hf.shards import in_shards
 
 logger = get_logger(__name__)
 
@@ -175,15 +176,14 @@ class CandidateScorer:
         check_finite(scores)
         return scores
 
-    @torch.inference_mode()
     def score_batch(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
     ) -> list[FloatArray]:
         """Score one batch of prompts, their candidates together where the backbone allows it."""
-        return [
-            self.scoring.of(totals, offered).cpu().numpy()
-            for totals, offered in zip(self.totals(prompts, candidates), candidates, strict=True)
-        ]
+        # What FSDP gathers in inference mode could not be trained with afterwards.
+        with torch.no_grad() if in_shards(self.backbone) else torch.inference_mode():
+            rows = zip(self.totals(prompts, candidates), candidates, strict=True)
+            return [self.scoring.of(totals, offered).cpu().numpy() for totals, offered in rows]
 
     def totals(
         self, prompts: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]]
@@ -193,10 +193,12 @@ class CandidateScorer:
         What is wider than the budget of tokens is cut into several forwards, which for inference
         go on from the prompt where the backbone can, and else read it again. Where gradients are
         wanted, these are computed again on the way back, so that one at a time holds activations
-        and the gradient is the same.
+        and the gradient is the same. Where the weights lie in shards nothing is cut.
         """
         if not all(all(offered) for offered in candidates):
             raise InputError("a candidate has no tokens; expected a title and the end of a turn")
+        if in_shards(self.backbone):
+            return self._totals(prompts, candidates)
         at_once = budget.tokens(self.backbone)
         wide = {
             row: self._in_chunks(prompt, offered)

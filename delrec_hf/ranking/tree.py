@@ -27,6 +27,7 @@ from delrec_hf.ranking.masks import masks
 from delrec_hf.ranking.prefix import Prefix, read_on
 from delrec_hf.ranking.support import no_prefix
 from delrec_hf.ranking.trie import ROOT, IntArray, Trie
+from delrec_hf.shards import in_shards
 
 TokenIds = list[int]
 
@@ -92,7 +93,7 @@ def tree_totals(
         trunks = [prompt[len(prefix.tokens) :] for prompt in prompts]
         lengths = [prefix.length] * len(prompts)
         gained = _read(backbone, None, trunks, branches, prefix.cache(len(prompts)), lengths)
-    elif torch.is_grad_enabled() or no_prefix(backbone):
+    elif torch.is_grad_enabled() or no_prefix(backbone) or in_shards(backbone):
         virtual = [] if soft_prompt is None else [0] * len(soft_prompt)
         trunks = [[*virtual, *prompt] for prompt in prompts]
         gained = _read(backbone, soft_prompt, trunks, branches)

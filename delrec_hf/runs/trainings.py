@@ -29,6 +29,7 @@ from delrec_hf.teachers.index import save_index
 from delrec_hf.training.common import check_keeps_cache, shown_settings
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.recommendation import RecommendationTrainer, with_lora
+from delrec_hf.training.sharded import Weights, whole_adapters
 from delrec_hf.training.soft_prompt import new_soft_prompt
 
 logger = get_logger(__name__)
@@ -173,13 +174,14 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     checkpoint = last_checkpoint(config.output_dir, run.fingerprint)
     with kept_log(trainer, run.folder / "logs" / f"{folder.name}.json"):
         trainer.train(resume_from_checkpoint=checkpoint)
+    weights = whole_adapters(model)
     if not trainer.accelerator.is_main_process:
         return
     with replace_folder(folder) as aside:
         if name == "delrec":
-            save_artefact(run, model, write, aside)
+            save_artefact(run, model, write, aside, weights)
         else:
-            save_adapters(model, aside, base_model(run, backbone, folder)["name"])
+            save_adapters(model, aside, base_model(run, backbone, folder)["name"], weights)
 
 
 def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, Any]:
@@ -187,28 +189,37 @@ def base_model(run: Run, backbone: PreTrainedModel, folder: Path) -> dict[str, A
     return describe_backbone(backbone, run.backbone_config().model_name_or_path, folder)
 
 
-def save_adapters(model: PeftModel, folder: Path, base_model_name: str) -> None:
+def save_adapters(
+    model: PeftModel, folder: Path, base_model_name: str, weights: Weights | None = None
+) -> None:
     """Save LoRA, and the soft prompt if there is one, as plain PEFT adapters.
 
     Args:
         model: A trained model.
         folder: Where to save.
         base_model_name: How the adapters' configs name the backbone.
+        weights: The adapters' weights, where the model's own lie in shards: `whole_adapters`.
     """
     if isinstance(model, DelRecModel):
-        model.save_pretrained(folder, base_model_name=base_model_name)
+        model.save_pretrained(folder, base_model_name=base_model_name, state_dict=weights)
     else:
         model.peft_config["default"].base_model_name_or_path = base_model_name
         # What PEFT would look for, embeddings trained along, cannot be there.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
     as_lora(folder)
     sort_layers(folder)
 
 
-def save_artefact(run: Run, model: DelRecModel, write: InstructionRows, folder: Path) -> None:
+def save_artefact(
+    run: Run,
+    model: DelRecModel,
+    write: InstructionRows,
+    folder: Path,
+    weights: Weights | None = None,
+) -> None:
     """Write the artefact: adapters, tokenizer, catalogue, teacher or index, facts and card."""
     named = base_model(run, model.backbone, run.folder / "model")
-    save_adapters(model, folder, named["name"])
+    save_adapters(model, folder, named["name"], weights)
     (folder / "generation_config.json").unlink(missing_ok=True)  # the backbone's, and there
     write.encoder.served_tokenizer().save_pretrained(folder)
     prepared = run.prepared

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from peft import PeftModel
 from transformers import (
@@ -23,6 +22,7 @@ from delrec_hf.callbacks import show_bar_alone
 from delrec_hf.errors import InputError
 from delrec_hf.logging import duration, get_logger
 from delrec_hf.modeling.stacked import DelRecModel
+from delrec_hf.shards import cut_up_by
 from delrec_hf.trackers import check_trackers
 
 logger = get_logger(__name__)
@@ -95,11 +95,6 @@ def check_trainer_config(config: StageConfig, section: str) -> None:
         )
 
 
-def is_fsdp(config: SFTConfig) -> bool:
-    """Say whether weights are sharded by FSDP of either version, as `accelerate launch` tells."""
-    return bool(config.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
-
-
 def check_cartridge(model: PeftModel, config: SFTConfig, section: str) -> None:
     """Refuse what loses a cartridge's keys and values on their way into the layers.
 
@@ -114,7 +109,7 @@ def check_cartridge(model: PeftModel, config: SFTConfig, section: str) -> None:
     if not (isinstance(model, DelRecModel) and model.is_cartridge):
         return
     check_keeps_cache(config, section)
-    if is_fsdp(config) or config.deepspeed_plugin is not None:
+    if cut_up_by(config):
         raise InputError(
             f"FSDP and DeepSpeed cut weights up, and `{section}` hands the keys and values of a "
             "cartridge to layers whole; launch it with ddp, or distil with "

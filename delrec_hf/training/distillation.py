@@ -12,12 +12,12 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from delrec_hf.errors import InputError
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.ranking.scoring import SUM, Scoring
+from delrec_hf.shards import cut_up_by
 from delrec_hf.training.common import (
     StageConfig,
     check_cartridge,
     check_lengths,
     check_trainer_config,
-    is_fsdp,
 )
 from delrec_hf.training.listwise import ListwiseCollator
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
@@ -125,13 +125,8 @@ class DistilConfig(StageConfig):
 
 def _check_whole_prompt(config: DistilConfig) -> None:
     """Refuse launches that leave no process the whole soft prompt and its whole gradient."""
-    deepspeed = config.deepspeed_plugin
-    sharding = None
-    if is_fsdp(config):
-        sharding = "FSDP"
-    elif deepspeed is not None and deepspeed.hf_ds_config.is_zero3():
-        sharding = "DeepSpeed ZeRO-3"
-    if sharding is not None:
+    sharding = cut_up_by(config)
+    if sharding in ("FSDP", "DeepSpeed ZeRO-3"):
         raise InputError(
             f"{sharding} shards the soft prompt and its gradient, and stage 1 needs both whole to "
             "weigh the tasks and to keep the prompt; launch it with ddp, or with zero2 and "

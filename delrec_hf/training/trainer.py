@@ -1,9 +1,10 @@
 """What the trainers of both stages do alike: the loss, and validation by ranking."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -22,31 +23,40 @@ from delrec_hf.ranking.rows import score_rows, scorer_of
 from delrec_hf.ranking.scoring import Scoring
 from delrec_hf.ranking.support import way_of
 from delrec_hf.ranking.tree import tree_width
+from delrec_hf.shards import fill, in_shards, reshard
 from delrec_hf.trackers import follow
 from delrec_hf.training.common import StageConfig, log_in_lines, widths
 from delrec_hf.training.compiling import compile_layers, uncompiled
 from delrec_hf.training.listwise import ListwiseCollator, listwise_losses
+from delrec_hf.training.sharded import ShardedTrainer
 from delrec_hf.training.title import title_loss
 
 logger = get_logger(__name__)
 
+FloatArray = npt.NDArray[np.float64]
+
 
 class _Start(TrainerCallback):
-    """Logs what validation says of the start when a training begins, not where it goes on."""
+    """Logs what validation says of the start when a training begins, not where it goes on.
 
-    def __init__(self, log: Callable[[dict[str, float]], None], found: list[dict[str, float]]):
-        self._log, self._found = log, found
+    By ranking alone, and only where the best checkpoint is kept. The Trainer wraps the model for
+    several processes before: weights that are cut up lie in their shards already.
+    """
+
+    def __init__(self, rank: Callable[[str], Iterable[dict[str, float]]], log: Callable[..., None]):
+        self._rank, self._log = rank, log
 
     def on_train_begin(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
-        while self._found:
-            one = self._found.pop(0)
-            if state.global_step == 0:
-                self._log(one)
+        if args.load_best_model_at_end and args.eval_strategy != "no" and state.global_step == 0:
+            for found in self._rank("eval"):
+                self._log(found)
 
 
-class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, SFTTrainer):
+class RankingTrainer(
+    CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, ShardedTrainer, SFTTrainer
+):
     """TRL's SFTTrainer that learns titles or rankings, and validates by ranking.
 
     Args:
@@ -100,6 +110,7 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
                 parameter.data = parameter.data.float()
         log_in_lines(self)
         follow(self, args.logging_dir)
+        self.add_callback(_Start(self._rankings, self.log))
         self._ranking_rows = ranking_rows
         self._scoring = scoring
         self._temperature = temperature
@@ -112,15 +123,12 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
         """
         if not self.args.load_best_model_at_end or self.args.eval_strategy == "no":
             return super().train(*args, **kwargs)
-        # By ranking alone: the Trainer's own validation would leave the model unwrapped for several
-        # processes, and their gradients apart.
-        found = list(self._rankings("eval"))
-        before = {name: value for one in found for name, value in one.items()}
-        self.add_callback(_Start(self.log, found))
         start = {name: one.detach().clone() for name, one in self._trained()}
         output = super().train(*args, **kwargs)
         metric = str(self.args.metric_for_best_model).removeprefix("eval_")
-        best, first = self.state.best_metric, before.get(f"eval_{metric}")
+        logged = (one for one in self.state.log_history if one["step"] == 0)
+        first = next((one[f"eval_{metric}"] for one in logged if f"eval_{metric}" in one), None)
+        best = self.state.best_metric
         if best is None or first is None:
             return output
         if first > best if self.args.greater_is_better else first < best:
@@ -132,9 +140,9 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
                 best,
                 first,
             )
-            with torch.no_grad():
-                for name, one in self._trained():
-                    one.copy_(start[name])
+            reshard(self.model)
+            for name, one in self._trained():
+                fill(one, start[name])
         return output
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -235,10 +243,16 @@ class RankingTrainer(CheckpointingTrainer, FiniteTrainer, FilledBatchesTrainer, 
         """
         was_training = self.model.training
         self.model.eval()
-        scorer = scorer_of(self.model, self._scoring)
         hidden = bool(self.args.disable_tqdm)
+
+        def score() -> list[FloatArray]:
+            scorer = scorer_of(self.model, self._scoring)
+            return score_rows(scorer, rows, self.accelerator, disable_tqdm=hidden)
+
         with uncompiled():
-            scores = score_rows(scorer, rows, self.accelerator, disable_tqdm=hidden)
+            # FSDP gathers what stands outside the layers under the model's own forward alone.
+            sharded = in_shards(self.model)
+            scores = _ForwardRedirection()(self.model, self.model, score) if sharded else score()
         self.model.train(was_training)
         places = rows["target_place"][:]
         ranks = np.array([(one >= one[k]).sum() for one, k in zip(scores, places, strict=True)])

@@ -15,7 +15,7 @@ from tests.training.settings import PLAIN_GRADIENT, toy_backbone
 
 def rows() -> Dataset:
     generator = np.random.default_rng(0)
-    drawn = [generator.integers(10, 500, 20).tolist() for _ in range(16)]
+    drawn = [generator.integers(10, 390, 20).tolist() for _ in range(16)]
     return Dataset.from_dict(
         {
             "prompt_ids": [text[: 7 + row % 5] for row, text in enumerate(drawn)],

@@ -28,6 +28,7 @@ from delrec_hf.filled_batches import FilledBatchesTrainer
 from delrec_hf.finite import FiniteTrainer
 from delrec_hf.hashes import content_hash, fingerprint
 from delrec_hf.logging import get_logger
+from delrec_hf.shards import cut_up_by
 from delrec_hf.teachers.config import NEURAL, TeacherConfig
 from delrec_hf.teachers.histories import Histories, flatten
 from delrec_hf.teachers.learning.averaging import AveragedAdamW
@@ -179,6 +180,12 @@ def _train(prepared: PreparedData, config: TeacherConfig, print_: str) -> Traine
             f"the data holds {len(windows)} training windows and {len(validation)} validation "
             f"items; a teacher of type `{config.type}` needs both: use longer sequences or another "
             "data.split"
+        )
+    launched = cut_up_by(config)
+    if launched:
+        raise InputError(
+            f"{launched} cuts weights up, and a teacher is small and trains whole; launch `teach` "
+            "with ddp (accelerate_config ddp), then the stages behind it as you like"
         )
     set_seed(config.seed)
     trainer = TeacherTrainer(

@@ -1,0 +1,121 @@
+"""Stage 2 whose processes hold a part of the weights each is the stage 2 of one process."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from delrec_hf.errors import InputError
+from delrec_hf.training.recommendation import RecommendationTrainer
+from tests.processes import run_in
+from tests.training.sharded_processes import learn
+
+FILES = ("adapter_model.safetensors", "prompt/adapter_model.safetensors")
+
+pytestmark = pytest.mark.slow
+
+
+def logged(out: Path) -> list[dict[str, float]]:
+    """Return what a training logged, but for its times and what the Trainer sums up."""
+    other = ("_runtime", "_per_second", "total_flos", "train_loss")
+    history = json.loads(out.with_suffix(".json").read_text())
+    return [{key: one[key] for key in one if not key.endswith(other)} for one in history]
+
+
+def assert_same_adapters(one: Path, two: Path, files: tuple[str, ...] = FILES) -> None:
+    for name in files:
+        expected, found = load_file(one / name), load_file(two / name)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)
+
+
+def checkpoint(out: Path, step: int) -> Path:
+    return out.with_suffix(".checkpoints") / f"checkpoint-{step}"
+
+
+@pytest.mark.parametrize("loss", ["title", "listwise"])
+@pytest.mark.parametrize("shape", ["llama-64", "qwen3-64-tied", "gemma3-64-tied", "gpt_neox-64"])
+def test_two_shards_learn_what_one_process_learns(
+    tiny_backbone: Callable[[str], Path],
+    load_tiny: Callable[..., Any],
+    save_prompt: Callable[..., Path],
+    tmp_path: Path,
+    shape: str,
+    loss: str,
+) -> None:
+    backbone, prompt = str(tiny_backbone(shape)), str(save_prompt(load_tiny(shape)))
+    one, two = tmp_path / "one", tmp_path / "two"
+    for processes, out in ((1, one), (2, two)):
+        run_in(processes, partial(learn, loss=loss), out, backbone, prompt, processes)
+    for expected, found in zip(logged(one), logged(two), strict=True):
+        # TRL's own way of learning titles, which shards take, logs more.
+        shared = {name: found[name] for name in expected}
+        assert shared == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert_same_adapters(one, two)
+    for step in (1, 2, 3):  # in checkpoints, too, LoRA and the prompt are whole
+        assert_same_adapters(*(checkpoint(out, step) for out in (one, two)))
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_training_of_two_processes_goes_on_from_a_checkpoint_bit_for_bit(
+    tiny_backbone: Callable[[str], Path],
+    load_tiny: Callable[..., Any],
+    save_prompt: Callable[..., Path],
+    tmp_path: Path,
+    shards: bool,
+) -> None:
+    """It goes on in front of an epoch's last batch, which two processes share unevenly."""
+    backbone, prompt = str(tiny_backbone("llama-64")), str(save_prompt(load_tiny("llama-64")))
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    given = {"loss": "listwise", "optim": "adamw_torch", "learning_rate": 0.01, "max_steps": 4}
+    given |= {"shards": shards}
+    run_in(2, partial(learn, **given), straight, backbone, prompt, 2)
+    again = given | {"resume_from_checkpoint": str(checkpoint(straight, 2))}
+    run_in(2, partial(learn, **again), resumed, backbone, prompt, 2)
+    for name in FILES:
+        assert (resumed / name).read_bytes() == (straight / name).read_bytes()
+    assert logged(resumed) == logged(straight)
+
+
+@pytest.mark.parametrize(
+    ("version", "said_of_backbone", "told"),
+    [
+        (1, {}, "`fsdp_version: 1`; expected 2"),
+        (2, {"is_quantized": True}, "leaves weights of 4 and 8 bits whole"),
+        (2, {"_is_stateful": True}, "in one forward: it keeps a running state"),
+    ],
+)
+def test_what_cannot_be_cut_up_is_refused(
+    finetuner: Callable[..., RecommendationTrainer],
+    load_tiny: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    version: int,
+    said_of_backbone: dict[str, bool],
+    told: str,
+) -> None:
+    backbone = load_tiny()
+    trainer = finetuner(tmp_path, None, backbone, loss="listwise")
+    plugin = SimpleNamespace(fsdp_version=version)
+    monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
+    vars(backbone).update(said_of_backbone)
+    with pytest.raises(InputError) as refused:  # as under a launcher, whose processes it spares
+        trainer._check_shards()
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_optimizer_of_bitsandbytes_is_refused_in_shards(
+    finetuner: Callable[..., RecommendationTrainer], tmp_path: Path
+) -> None:
+    trainer = finetuner(tmp_path, None, loss="listwise", optim="lion_32bit")
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(InputError, match=r"set `finetune\.optim: adamw_torch_fused`"):
+        trainer.create_optimizer()
