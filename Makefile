@@ -14,7 +14,7 @@ PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(BIN)/python
 	-n $(THREADS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart smollm2 reproduce-toy reproduce-ml-100k reproduce-beauty test test-fast \
-	test-slow test-files test-kills test-grid lint types wheel clean
+	test-slow test-files test-kills test-grid test-deepspeed lint types wheel clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -64,6 +64,11 @@ test-slow: $(VENV)/.installed  ## Run the tests that take minutes.
 
 test-grid: $(VENV)/.installed  ## Try every kind of LoRA with every other setting (a quarter of an hour).
 	DELREC_GRID=1 $(PYTEST) --dist load tests/training/test_lora_types.py
+
+test-deepspeed: $(VENV)/.installed  ## Train with DeepSpeed, which it installs, on two CPU processes (minutes).
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation deepspeed
+	$(PYTEST) -k "zero or deepspeed" tests/training
 
 test-files: $(VENV)/.installed  ## Prepare 10,000 made-up files, good and damaged (half an hour).
 	DELREC_FILES=10000 $(PYTEST) --dist load -k properties tests/data

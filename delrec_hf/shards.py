@@ -42,9 +42,28 @@ def reshard(model: nn.Module) -> None:
 
 
 @torch.no_grad()
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """Return a parameter out of its shards, on the CPU; all processes have to ask for it."""
+    if isinstance(parameter, DTensor):
+        return parameter.full_tensor().cpu()
+    if not hasattr(parameter, "ds_id"):
+        return parameter.detach().cpu()
+    from deepspeed.runtime.zero import GatheredParameters  # there where weights are its own
+
+    with GatheredParameters([parameter]):
+        return parameter.detach().cpu().clone()
+
+
+@torch.no_grad()
 def fill(parameter: torch.Tensor, value: torch.Tensor) -> None:
     """Copy a whole value into a parameter, or into the shard of it that this process holds."""
     if isinstance(parameter, DTensor):
         mesh, placements = parameter.device_mesh, parameter.placements
         value = distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
+    elif hasattr(parameter, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([parameter], modifier_rank=0):
+            parameter.copy_(value)
+        return
     parameter.copy_(value)

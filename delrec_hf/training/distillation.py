@@ -235,7 +235,9 @@ class PatternDistillationTrainer(RankingTrainer):
                 self.accelerator.backward(losses[task])
                 self._keep_gradient(task)
         if self.args.task_weighting == "fixed":
-            self.accelerator.backward(_weighted_sum(losses, self._fixed_weights()))
+            # A micro-batch's loss is its share of the step's already, as in the Trainer's own step.
+            own = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+            self.accelerator.backward(_weighted_sum(losses, self._fixed_weights()), **own)
         for task, loss in losses.items():
             whole = loss.detach() * self.current_gradient_accumulation_steps
             reported = self.accelerator.reduce(whole, reduction="mean").item()

@@ -7,7 +7,6 @@ import torch
 from accelerate.utils import save_fsdp_optimizer
 from peft import PeftModel
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
@@ -15,7 +14,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.adapters import read_lora
 from delrec_hf.ranking.support import way_of
-from delrec_hf.shards import reshard
+from delrec_hf.shards import in_shards, reshard, whole
 
 logger = get_logger(__name__)
 
@@ -29,19 +28,14 @@ def whole_adapters(model: PeftModel) -> Weights | None:
     Returns:
         On the CPU; None where the model's own weights are whole.
     """
+    if not in_shards(model):
+        return None
     reshard(model)
-    adapters = {
-        name: one
+    return {
+        name: whole(one)
         for name, one in model.named_parameters()
         if ".lora_" in name or name.startswith("prompt_encoder.")
     }
-    if not any(isinstance(one, DTensor) for one in adapters.values()):
-        return None
-    return {name: _whole(one).detach().cpu() for name, one in adapters.items()}
-
-
-def _whole(parameter: torch.Tensor) -> torch.Tensor:
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 class ShardedTrainer(Trainer):
@@ -104,7 +98,7 @@ class ShardedTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapters, gathered."""
-        if self.is_fsdp_enabled:
+        if in_shards(self.model):
             self._save(output_dir, state_dict=whole_adapters(self.model))
         else:
             super().save_model(output_dir, _internal_call)

@@ -1,6 +1,7 @@
 """What a test runs in one process and in two: distil the same rows, say how many took part."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from datasets import Dataset
 from delrec_hf.launch import part
 from delrec_hf.training.distillation import DistilConfig, PatternDistillationTrainer
 from delrec_hf.training.soft_prompt import new_soft_prompt
+from tests.sharding import launched_with
 from tests.training.settings import PLAIN_GRADIENT, toy_backbone
 
 ANSWER = 4  # tokens of every answer: no process has more to learn from than another
@@ -34,7 +36,9 @@ def rows(task: int) -> Dataset:
     )
 
 
-def distil(folder: Path, batch_size: int, settings: dict[str, Any]) -> None:
+def distil(folder: Path, batch_size: int, settings: dict[str, Any], kind: str = "ddp") -> None:
+    if kind != "ddp":
+        launched_with(kind, folder / os.environ["RANK"])
     backbone, tokenizer = toy_backbone()
     config = DistilConfig(
         output_dir=str(folder / "checkpoints"),
@@ -47,6 +51,7 @@ def distil(folder: Path, batch_size: int, settings: dict[str, Any]) -> None:
     kept = ["input_ids", "labels"] if config.loss == "title" else TO_RANK
     encoded = {task: rows(number).select_columns(kept) for number, task in enumerate(config.tasks)}
     trainer = PatternDistillationTrainer(model, config, encoded, encoded, encoded, tokenizer)
+    assert trainer.is_deepspeed_enabled == kind.startswith("zero")
     trainer.train()
     state = PartialState()
     if state.is_main_process:

@@ -1,6 +1,7 @@
 """What a test runs in one process and in two that hold half of the weights each: stage 2."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from delrec_hf.runs.trainings import save_adapters
 from delrec_hf.shards import in_shards
 from delrec_hf.training.recommendation import FinetuneConfig, RecommendationTrainer, with_lora
 from delrec_hf.training.sharded import whole_adapters
-from tests.sharding import launched_with_fsdp
+from tests.sharding import launched_with
 from tests.training.finetuning_processes import rows
 from tests.training.settings import PLAIN_GRADIENT, every
 
@@ -38,11 +39,12 @@ def learn(out: Path, backbone: str, prompt: str, processes: int, **given: Any) -
         backbone: A folder.
         prompt: The folder of a soft prompt.
         processes: How many work together.
-        given: Settings; `shards: false` leaves each process the whole weights.
+        given: Settings, and `kind`: how they are launched, as `sharding.launched_with` has it, or
+            `ddp`.
     """
-    shards = processes > 1 and given.pop("shards", True)
-    if shards:
-        launched_with_fsdp()
+    kind = given.pop("kind", "ddp")
+    if kind != "ddp":
+        launched_with(kind, out.with_suffix(f".{os.environ['RANK']}"))
     resume = given.pop("resume_from_checkpoint", None)
     config = FinetuneConfig(
         output_dir=str(out.with_suffix(".checkpoints")),
@@ -60,7 +62,8 @@ def learn(out: Path, backbone: str, prompt: str, processes: int, **given: Any) -
     trainer.train(resume_from_checkpoint=resume)
     weights = whole_adapters(model)
     assert PartialState().num_processes == processes
-    assert in_shards(model) == shards
+    assert in_shards(model) == (kind in ("fsdp2", "zero3"))
+    assert trainer.is_deepspeed_enabled == kind.startswith("zero")
     if PartialState().is_main_process:
         save_adapters(model, out, "backbone", weights)
         history = trainer.state.log_history

@@ -19,6 +19,7 @@ from delrec_hf.training.distillation import PatternDistillationTrainer
 from delrec_hf.training.pairs import TaskCollator, pair_tasks
 from delrec_hf.training.trainer import RankingTrainer
 from tests.processes import run_in
+from tests.sharding import NEEDS_DEEPSPEED
 from tests.training.distilling_processes import distil
 from tests.training.settings import every
 
@@ -322,11 +323,25 @@ def test_two_processes_distil_as_one_where_each_counts_its_own_tokens(
 ) -> None:
     settings = {"loss": loss, "average_tokens_across_devices": False, "task_weighting": weighting}
     settings |= {"prompt_type": prompt_type}
+    _assert_two_distil_as_one(tmp_path, settings, "ddp")
+
+
+@pytest.mark.slow
+@NEEDS_DEEPSPEED
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_processes_of_deepspeed_distil_as_one(tmp_path: Path, loss: str) -> None:
+    """Also where a step is of several micro-batches, whose losses DeepSpeed would divide again."""
+    settings = {"loss": loss, "task_weighting": "fixed", "gradient_accumulation_steps": 2}
+    _assert_two_distil_as_one(tmp_path, settings, "zero2")
+
+
+def _assert_two_distil_as_one(tmp_path: Path, settings: dict[str, Any], kind: str) -> None:
     found = {}
     for processes, batch_size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        run_in(processes, distil, folder, batch_size, settings)
+        given = (settings, kind if processes > 1 else "ddp")
+        run_in(processes, distil, folder, batch_size, *given)
         found[processes] = json.loads((folder / "found.json").read_text())
         assert found[processes]["processes"] == processes
     for one, two in zip(found[1]["losses"], found[2]["losses"], strict=True):

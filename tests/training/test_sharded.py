@@ -1,4 +1,4 @@
-"""Stage 2 whose processes hold a part of the weights each is the stage 2 of one process."""
+"""Stage 2 in two processes that hold a part of the weights each is the stage 2 of one process."""
 
 import json
 from collections.abc import Callable
@@ -14,11 +14,26 @@ from safetensors.torch import load_file
 from delrec_hf.errors import InputError
 from delrec_hf.training.recommendation import RecommendationTrainer
 from tests.processes import run_in
+from tests.sharding import NEEDS_DEEPSPEED
 from tests.training.sharded_processes import learn
 
 FILES = ("adapter_model.safetensors", "prompt/adapter_model.safetensors")
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def backbone_and_prompt(
+    tiny_backbone: Callable[[str], Path],
+    load_tiny: Callable[..., Any],
+    save_prompt: Callable[..., Path],
+) -> Callable[[str], tuple[str, str]]:
+    """A function that returns the folders of a backbone and of a soft prompt for it."""
+
+    def make(shape: str) -> tuple[str, str]:
+        return str(tiny_backbone(shape)), str(save_prompt(load_tiny(shape)))
+
+    return make
 
 
 def logged(out: Path) -> list[dict[str, float]]:
@@ -41,19 +56,29 @@ def checkpoint(out: Path, step: int) -> Path:
 
 
 @pytest.mark.parametrize("loss", ["title", "listwise"])
-@pytest.mark.parametrize("shape", ["llama-64", "qwen3-64-tied", "gemma3-64-tied", "gpt_neox-64"])
-def test_two_shards_learn_what_one_process_learns(
-    tiny_backbone: Callable[[str], Path],
-    load_tiny: Callable[..., Any],
-    save_prompt: Callable[..., Path],
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("fsdp2", "llama-64"),
+        ("fsdp2", "qwen3-64-tied"),
+        ("fsdp2", "gemma3-64-tied"),
+        ("fsdp2", "gpt_neox-64"),
+        pytest.param("zero2", "llama-64", marks=NEEDS_DEEPSPEED),
+        pytest.param("zero3", "llama-64", marks=NEEDS_DEEPSPEED),
+        pytest.param("zero3", "gemma3-64-tied", marks=NEEDS_DEEPSPEED),
+    ],
+)
+def test_two_processes_learn_what_one_learns(
+    backbone_and_prompt: Callable[[str], tuple[str, str]],
     tmp_path: Path,
+    kind: str,
     shape: str,
     loss: str,
 ) -> None:
-    backbone, prompt = str(tiny_backbone(shape)), str(save_prompt(load_tiny(shape)))
+    backbone, prompt = backbone_and_prompt(shape)
     one, two = tmp_path / "one", tmp_path / "two"
-    for processes, out in ((1, one), (2, two)):
-        run_in(processes, partial(learn, loss=loss), out, backbone, prompt, processes)
+    run_in(1, partial(learn, loss=loss), one, backbone, prompt, 1)
+    run_in(2, partial(learn, loss=loss, kind=kind), two, backbone, prompt, 2)
     for expected, found in zip(logged(one), logged(two), strict=True):
         # TRL's own way of learning titles, which shards take, logs more.
         shared = {name: found[name] for name in expected}
@@ -63,19 +88,23 @@ def test_two_shards_learn_what_one_process_learns(
         assert_same_adapters(*(checkpoint(out, step) for out in (one, two)))
 
 
-@pytest.mark.parametrize("shards", [False, True])
-def test_a_training_of_two_processes_goes_on_from_a_checkpoint_bit_for_bit(
-    tiny_backbone: Callable[[str], Path],
-    load_tiny: Callable[..., Any],
-    save_prompt: Callable[..., Path],
-    tmp_path: Path,
-    shards: bool,
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ddp",
+        "fsdp2",
+        pytest.param("zero2", marks=NEEDS_DEEPSPEED),
+        pytest.param("zero3", marks=NEEDS_DEEPSPEED),
+    ],
+)
+def test_two_processes_go_on_from_a_checkpoint_bit_for_bit(
+    backbone_and_prompt: Callable[[str], tuple[str, str]], tmp_path: Path, kind: str
 ) -> None:
-    """It goes on in front of an epoch's last batch, which two processes share unevenly."""
-    backbone, prompt = str(tiny_backbone("llama-64")), str(save_prompt(load_tiny("llama-64")))
+    """They go on in front of an epoch's last batch, which they share unevenly."""
+    backbone, prompt = backbone_and_prompt("llama-64")
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     given = {"loss": "listwise", "optim": "adamw_torch", "learning_rate": 0.01, "max_steps": 4}
-    given |= {"shards": shards}
+    given |= {"kind": kind}
     run_in(2, partial(learn, **given), straight, backbone, prompt, 2)
     again = given | {"resume_from_checkpoint": str(checkpoint(straight, 2))}
     run_in(2, partial(learn, **again), resumed, backbone, prompt, 2)
