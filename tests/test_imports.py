@@ -33,6 +33,7 @@ FLOORS = (
         "devices",
         "finite",
         "resources",
+        "shards",
         "files",
         "filled_batches",
         "hashes",

@@ -1,4 +1,4 @@
-"""Checkpoints of a training whose processes hold a part of each weight (FSDP2): adapters, whole."""
+"""Checkpoints of a training whose processes hold a part of each weight: adapters, whole."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from delrec_hf.errors import InputError
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.adapters import read_lora
 from delrec_hf.ranking.support import way_of
-from delrec_hf.shards import in_shards, reshard, whole
+from delrec_hf.shards import cut_up_by, in_shards, reshard, whole
 
 logger = get_logger(__name__)
 
@@ -39,10 +39,11 @@ def whole_adapters(model: PeftModel) -> Weights | None:
 
 
 class ShardedTrainer(Trainer):
-    """A `Trainer` that saves and reads adapters where FSDP2 shares the weights out.
+    """A `Trainer` that saves whole adapters where FSDP2 or DeepSpeed's ZeRO-3 cuts weights up.
 
-    transformers' own saves what PEFT counts as the model's one adapter, here the frozen prompt, and
-    so would lose LoRA, in checkpoints and for the best one, without a word.
+    With FSDP transformers' own saves what PEFT counts as the model's one adapter, here the frozen
+    prompt, and with ZeRO-3 what trains: either would lose half of the model. DeepSpeed reads its
+    own checkpoints; with FSDP what trains is read from the adapter.
     """
 
     model: PeftModel
@@ -50,17 +51,19 @@ class ShardedTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        by = cut_up_by(self.args)
         if self.is_fsdp_enabled:
-            self._check_shards()
+            self._check_fsdp()
+        if by in ("FSDP", "DeepSpeed ZeRO-3"):
+            self._check_shards(by)
 
-    def _check_shards(self) -> None:
-        """Refuse what cannot be cut up, or would have processes wait for each other for ever.
+    def _check_fsdp(self) -> None:
+        """Refuse what FSDP2 cannot cut up.
 
         Raises:
             InputError: With the reason and the cure.
         """
         backbone = self.model.get_base_model()
-        way, reason = way_of(backbone)
         version = self.accelerator.state.fsdp_plugin.fsdp_version
         if version != 2:
             raise InputError(
@@ -72,14 +75,22 @@ class ShardedTrainer(Trainer):
                 "FSDP leaves weights of 4 and 8 bits whole in every process, so it saves nothing; "
                 "launch it with ddp, or take load_in_4bit and load_in_8bit out of `backbone`"
             )
+
+    def _check_shards(self, by: str) -> None:
+        """Refuse what would have processes wait for each other for ever.
+
+        Raises:
+            InputError: With the reason and the cure.
+        """
+        backbone = self.model.get_base_model()
+        way, reason = way_of(backbone)
         if way != "tree":
             raise InputError(
                 f"{type(backbone).__name__} cannot score candidates in one forward: {reason}; "
-                "with FSDP all processes have to make as many: launch it with ddp"
+                f"with {by} all processes have to make as many: launch it with ddp"
             )
         processes = self.accelerator.num_processes
-        cut = "%s: FSDP2 cuts the weights into shards for %d processes"
-        logger.info(cut, self.section, processes)
+        logger.info("%s: %s cuts the weights up for %d processes", self.section, by, processes)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create the optimizer.

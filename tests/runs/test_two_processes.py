@@ -175,7 +175,7 @@ def test_two_processes_that_hold_half_of_the_weights_finetune_as_one(
     words = ("finetune", "--config", write_recipe(folder, recipe(films, pair.loss, 2)))
     done = accelerate_launch(*words, config="fsdp2", module="tests.sharding")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("FSDP2 cuts the weights into shards for 2 processes") == 2
+    assert done.stderr.count("FSDP cuts the weights up for 2 processes") == 2
     sharded = Pair(pair.one, folder, pair.loss)
     for name in ("lora-only", "model"):
         assert_same_curve(sharded, name, ("grad_norm",))

@@ -135,8 +135,13 @@ def test_what_cannot_be_cut_up_is_refused(
     plugin = SimpleNamespace(fsdp_version=version)
     monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
     vars(backbone).update(said_of_backbone)
-    with pytest.raises(InputError) as refused:  # as under a launcher, whose processes it spares
-        trainer._check_shards()
+
+    def check() -> None:  # as under a launcher, whose processes this test spares
+        trainer._check_fsdp()
+        trainer._check_shards("FSDP")
+
+    with pytest.raises(InputError) as refused:
+        check()
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
 
