@@ -1,7 +1,7 @@
 """Wording and encoding of examples: how many a CPU second, and what memory they take.
 
-Each case runs in a process of its own. Users are made up: eight films each, out of the toy world's
-titles. `again` asks for the same rows once more in the same process.
+Each case runs in two processes, one after the other: `again` is the second, which finds the rows
+that the first has kept. Users are made up: eight films each, out of the toy world's titles.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from delrec_hf.data.interactions import read_interactions
 from delrec_hf.data.prepared import build
 from delrec_hf.data.toy_world import toy_world
 from delrec_hf.instructions.config import InstructionsConfig
+from delrec_hf.instructions.mapping import rows_kept_in
 from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.instructions.templates import load_domain
 
@@ -40,7 +41,7 @@ def write_users(folder: Path, users: int) -> None:
 
 
 def measured(folder: Path, tokenizer: str, loss: str) -> dict[str, Any]:
-    """Word and encode the training examples twice, and return what it took."""
+    """Word and encode the training examples, or find them there, and return what it took."""
     config = DataConfig(str(folder), num_candidates=20, train_prefixes=4)
     unasked: Any = None
     words = AutoTokenizer.from_pretrained(tokenizer)
@@ -48,15 +49,13 @@ def measured(folder: Path, tokenizer: str, loss: str) -> dict[str, Any]:
     shown = InstructionsConfig(candidates="unlisted" if loss == "listwise" else "listed")
     domain = load_domain("movie")
     write = InstructionRows(prepared, domain, shown, unasked, unasked, words, seed=0)
-    before, times, rows = _resident(), [], None
-    for _ in range(2):
-        start = time.process_time()
+    before, start = _resident(), time.process_time()
+    with rows_kept_in(folder / "rows"):
         rows = write.rows("lsr", "train", prepared.examples["train"])
         rows = write.to_rank(rows) if loss == "listwise" else write.encoded(rows)
-        times.append(time.process_time() - start)
-    assert rows is not None
+    seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"examples": len(rows), "times": times, "memory": max(0, peak - before)}
+    return {"examples": len(rows), "seconds": seconds, "memory": max(0, peak - before)}
 
 
 def _resident() -> int:
@@ -84,14 +83,18 @@ def main() -> None:
                 words = [sys.executable, __file__, "--tokenizer", known.tokenizer]
                 words += ["--one", folder, loss]
                 quiet = os.environ | {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-                told = subprocess.run(words, check=True, capture_output=True, text=True, env=quiet)
-                found = json.loads(told.stdout.splitlines()[-1])
-                first, again = (found["examples"] / one for one in found["times"])
+                first, again = (_told(words, quiet) for _ in range(2))
+                speeds = [f"{one['examples'] / one['seconds']:,.0f}" for one in (first, again)]
                 print(
-                    f"| {users:,} | {found['examples']:,} | {loss} | {first:,.0f} | {again:,.0f} | "
-                    f"{found['memory'] / 2**20:.0f} |",
+                    f"| {users:,} | {first['examples']:,} | {loss} | {' | '.join(speeds)} | "
+                    f"{first['memory'] / 2**20:.0f} |",
                     flush=True,
                 )
+
+
+def _told(words: list[str], environment: dict[str, str]) -> Any:
+    told = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(told.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

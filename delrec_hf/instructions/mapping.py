@@ -1,9 +1,12 @@
-"""Examples mapped to instruction rows: the form of a row, and the map itself."""
+"""Examples mapped to instruction rows: the form of a row, the map itself, and where rows lie."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import get_temporary_cache_files_directory, update_fingerprint
 
@@ -29,6 +32,37 @@ ROW_FEATURES = Features(
     }
 )
 """TRL's conversational prompt-completion format, and what a row is about."""
+
+_place: ContextVar[Path | None] = ContextVar("place", default=None)
+
+
+@contextmanager
+def rows_kept_in(folder: Path) -> Iterator[None]:
+    """Keep the rows that are worded and encoded inside the block; who asks again finds them there.
+
+    Several processes enter it together and ask for the same rows: the first one makes them, the
+    others read them. Outside of such a block rows go to files that end with the process.
+
+    Args:
+        folder: Made if it is not there. Rows are found again by what they are made of, not by the
+            code that makes them: each version needs a folder of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _place.set(folder)
+    try:
+        yield
+    finally:
+        _place.reset(before)
+
+
+@contextmanager
+def made_once() -> Iterator[None]:
+    """Let the first process make what is kept, before the others ask for it."""
+    if _place.get() is None:
+        yield
+    else:
+        with PartialState().main_process_first():
+            yield
 
 
 def map_examples(
@@ -72,19 +106,20 @@ def map_examples(
         **more,
     }
     # Beside the prepared data, where `datasets` would keep the rows, nobody would remove them.
-    aside = get_temporary_cache_files_directory()
+    place = _place.get() or get_temporary_cache_files_directory()
     print_ = update_fingerprint(examples._fingerprint, function, given)
-    return examples.map(
-        function,
-        batched=True,
-        fn_kwargs=given,
-        remove_columns=examples.column_names,
-        features=ROW_FEATURES,
-        num_proc=num_proc,
-        desc=desc,
-        cache_file_name=str(Path(aside, f"{print_}.arrow")),
-        new_fingerprint=print_,
-    )
+    with made_once():
+        return examples.map(
+            function,
+            batched=True,
+            fn_kwargs=given,
+            remove_columns=examples.column_names,
+            features=ROW_FEATURES,
+            num_proc=num_proc,
+            desc=desc,
+            cache_file_name=str(Path(place, f"{print_}.arrow")),
+            new_fingerprint=print_,
+        )
 
 
 def report_left_out(given: int, kept: int, task: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from delrec_hf.instructions.config import InstructionsConfig
 from delrec_hf.instructions.encoding import ChatEncoder
 from delrec_hf.instructions.joined import with_order, with_suggested
 from delrec_hf.instructions.lsr import lsr_rows
+from delrec_hf.instructions.mapping import made_once
 from delrec_hf.instructions.rps import rps_rows
 from delrec_hf.instructions.ta import ta_rows
 from delrec_hf.instructions.templates import Domain
@@ -93,12 +94,13 @@ class InstructionRows:
 
     def encoded(self, rows: Dataset) -> Dataset:
         """Encode instruction rows for learning titles: `input_ids` and `labels`."""
-        return rows.map(
-            self.encoder.encode_rows,
-            batched=True,
-            remove_columns=rows.column_names,
-            desc="Encoding",
-        )
+        with made_once():
+            return rows.map(
+                self.encoder.encode_rows,
+                batched=True,
+                remove_columns=rows.column_names,
+                desc="Encoding",
+            )
 
     def to_rank(self, rows: Dataset) -> Dataset:
         """Encode instruction rows for ranking, and for learning it: see `ranking_rows`."""
@@ -119,15 +121,16 @@ def ranking_rows(rows: Dataset, encoder: ChatEncoder, titles: dict[str, str]) ->
     """
     ids = list(titles)
     answers = dict(zip(ids, encoder.encode_answers([titles[one] for one in ids]), strict=True))
-    return rows.map(
-        _to_rank,
-        batched=True,
-        fn_kwargs={"encoder": encoder, "answers": answers},
-        input_columns=["prompt", "candidates", "target"],
-        remove_columns=rows.column_names,
-        features=_RANKING_FEATURES,
-        desc="Encoding",
-    )
+    with made_once():
+        return rows.map(
+            _to_rank,
+            batched=True,
+            fn_kwargs={"encoder": encoder, "answers": answers},
+            input_columns=["prompt", "candidates", "target"],
+            remove_columns=rows.column_names,
+            features=_RANKING_FEATURES,
+            desc="Encoding",
+        )
 
 
 def _to_rank(

@@ -1,7 +1,12 @@
-"""The rows that both stages learn from, in the form that their loss takes."""
+"""The rows that both stages learn from, in the form that their loss takes.
+
+They are kept beside the checkpoints of their stage, and go with them: a training that was killed,
+the next one of the stage and other processes find them there.
+"""
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from delrec_hf.data.prepared import PreparedData
 from delrec_hf.errors import InputError
+from delrec_hf.hashes import fingerprint
+from delrec_hf.instructions.mapping import rows_kept_in
 from delrec_hf.instructions.rows import InstructionRows, some_users
+from delrec_hf.instructions.templates import TEMPLATE_VERSION
 from delrec_hf.logging import get_logger
 from delrec_hf.ranking.fusion import fit_conditional_logit
+from delrec_hf.runs.record import library_versions
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.folds import load_label_teacher
 from delrec_hf.teachers.labels import teacher_chances
@@ -20,6 +29,7 @@ from delrec_hf.teachers.loading import load_teacher
 from delrec_hf.teachers.predictions import predict, score_candidates
 from delrec_hf.training.common import StageConfig
 from delrec_hf.training.distillation import DistilConfig
+from delrec_hf.training.recommendation import FinetuneConfig
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -41,8 +51,42 @@ class DistilRows:
     ranking: dict[str, Dataset]
 
 
+@dataclass(frozen=True)
+class FinetuneRows:
+    """What stage 2 learns from, is validated on, and ranks on validation."""
+
+    train: Dataset
+    validation: Dataset
+    ranking: Dataset
+
+
+def finetune_rows(run: Run, config: FinetuneConfig, write: InstructionRows) -> FinetuneRows:
+    """Word and encode the examples of stage 2."""
+    examples = run.prepared.examples["train"]
+    # By the data's seed: trainings of other seeds learn from the same users.
+    learned = some_users(examples, config.max_train_users, run.prepared.info["seed"])
+    with rows_kept_in(_place(run, config)):
+        validation = write.of_part("lsr", "validation", config.max_validation_users)
+        if write.config.turns and config.loss == "title":  # each answer once, whatever row shows it
+            learned = run.prepared.training_windows(learned["user_id"][:])
+        train = to_learn(write, write.rows("lsr", "train", learned), config)
+        return FinetuneRows(train, to_learn(write, validation, config), write.to_rank(validation))
+
+
+def _place(run: Run, config: StageConfig) -> Path:
+    """Return where a stage keeps its rows: of this version's code and wording alone."""
+    checkpoints = run.folder / "checkpoints"
+    stage = Path(config.output_dir).relative_to(checkpoints).parts[0]
+    return checkpoints / stage / f"rows-{fingerprint(library_versions(), TEMPLATE_VERSION)[:16]}"
+
+
 def distil_rows(run: Run, config: DistilConfig, tokenizer: PreTrainedTokenizerBase) -> DistilRows:
     """Word and encode the examples of both tasks, with the teacher's labels for RPS."""
+    with rows_kept_in(_place(run, config)):
+        return _distil_rows(run, config, tokenizer)
+
+
+def _distil_rows(run: Run, config: DistilConfig, tokenizer: PreTrainedTokenizerBase) -> DistilRows:
     write = run.instruction_rows(tokenizer, config.seed)
     examples = run.prepared.examples
     train, write = (

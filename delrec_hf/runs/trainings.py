@@ -15,14 +15,14 @@ from delrec_hf.checkpoints import last_checkpoint
 from delrec_hf.errors import InputError
 from delrec_hf.files import read_json, replace_folder, write_text
 from delrec_hf.hub.cards import model_card
-from delrec_hf.instructions.rows import InstructionRows, some_users
+from delrec_hf.instructions.rows import InstructionRows
 from delrec_hf.logging import get_logger
 from delrec_hf.modeling.adapters import as_lora, sort_layers
 from delrec_hf.modeling.artefact import CATALOGUE_FILE, INDEX_FILE, ArtefactConfig, hold_teacher
 from delrec_hf.modeling.backbone import describe_backbone
 from delrec_hf.modeling.stacked import DelRecModel
 from delrec_hf.runs.record import library_versions
-from delrec_hf.runs.rows import distil_rows, to_learn
+from delrec_hf.runs.rows import distil_rows, finetune_rows
 from delrec_hf.runs.run import Run
 from delrec_hf.teachers.baselines import CoOccurrence
 from delrec_hf.teachers.index import save_index
@@ -154,19 +154,14 @@ def train_lora(run: Run, name: str, prompt: Path | None, folder: Path) -> None:
     config.push_to_hub &= name == "delrec"  # one repository holds one model
     backbone, tokenizer = run.backbone()
     write = run.instruction_rows(tokenizer, config.seed)
-    examples = run.prepared.examples["train"]
-    # By the data's seed: trainings of other seeds learn from the same users.
-    learned = some_users(examples, config.max_train_users, run.prepared.info["seed"])
-    validation = write.of_part("lsr", "validation", config.max_validation_users)
-    if write.config.turns and config.loss == "title":  # each answer once, whatever row shows it
-        learned = run.prepared.training_windows(learned["user_id"][:])
+    rows = finetune_rows(run, config, write)
     model = with_lora(backbone, config, prompt)
     trainer = RecommendationTrainer(
         model=model,
         args=config,
-        train_rows=to_learn(write, write.rows("lsr", "train", learned), config),
-        validation_rows=to_learn(write, validation, config),
-        ranking_rows=write.to_rank(validation),
+        train_rows=rows.train,
+        validation_rows=rows.validation,
+        ranking_rows=rows.ranking,
         processing_class=tokenizer,
         scoring=run.scoring(tokenizer),
         temperature=run.temperature(config),
