@@ -2,12 +2,15 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from delrec_hf.labels import IGNORED
 from delrec_hf.ranking.tree import tree_width
@@ -35,6 +38,37 @@ class Clock(TrainerCallback):
             self._start = self.now()
         if state.global_step == state.max_steps:
             self.seconds = self.now() - self._start
+
+
+class Read:
+    """Counts the positions that a backbone's layers read, padding included."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.positions = 0
+        layers = (one for one in backbone.modules() if isinstance(one, GradientCheckpointingLayer))
+        next(layers).register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states = given[0] if given else named["hidden_states"]
+        self.positions += states.shape[0] * states.shape[1]
+
+
+class Memory:
+    """The most that a training holds: of a GPU what torch counts, else of this process in RAM."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_device = device.type != "cpu"
+        if self._on_device:
+            torch.accelerator.reset_peak_memory_stats()
+        else:  # the kernel's mark is set back to what is held now
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Return the bytes."""
+        if self._on_device:
+            return torch.accelerator.max_memory_allocated()
+        status = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
 
 @dataclass(frozen=True)

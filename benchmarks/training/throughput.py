@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from floor import Clock, Work, matmul_rate
+from floor import Clock, Memory, Read, Work, matmul_rate
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from shapes import SHAPES
 from transformers import (
@@ -101,6 +101,7 @@ class Measured:
     examples: float
     operations: float
     share: float
+    padding: float
     memory: float
 
 
@@ -198,14 +199,12 @@ def measure(known: argparse.Namespace, name: str, device: torch.device) -> Itera
                 continue
             trainer, clock = make(), Clock(known.warm, device)
             trainer.add_callback(clock)
-            on_device = device.type != "cpu"
-            if on_device:
-                torch.accelerator.reset_peak_memory_stats()
+            backbone = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+            read, memory = Read(backbone), Memory(device)
             trainer.train()
-            memory = torch.accelerator.max_memory_allocated() if on_device else 0
             done = known.steps * known.batch / clock.seconds
-            config = trainer.accelerator.unwrap_model(trainer.model).get_base_model().config
-            operations = work.operations(config)
+            operations = work.operations(backbone.config)
+            needed = work.tokens * known.batch * (known.warm + known.steps)
             yield Measured(
                 Path(name).name,
                 way,
@@ -215,11 +214,12 @@ def measure(known: argparse.Namespace, name: str, device: torch.device) -> Itera
                 done,
                 done * operations,
                 done * operations / rate,
-                memory / 2**30,
+                1 - needed / read.positions,
+                memory.peak() / 2**30,
             )
-            del trainer
+            del trainer, backbone, read
             gc.collect()
-            if on_device:
+            if device.type != "cpu":
                 torch.accelerator.empty_cache()
 
 
@@ -244,8 +244,8 @@ def main() -> None:
     print(f"{kind}, {known.torch_dtype}, {known.threads} thread(s), torch {torch.__version__}")
     clock = "CPU s" if device.type == "cpu" else "s"
     heads = ("batch", "tokens an example", f"examples / {clock}", f"tokens / {clock}", "TFLOP/s")
-    print(f"| backbone | way | candidates | {' | '.join(heads)} | of the product | GiB |")
-    print(f"| --- | --- | --- |{' ---: |' * 7}", flush=True)
+    print(f"| backbone | way | candidates | {' | '.join(heads)} | of the product | padding | GiB |")
+    print(f"| --- | --- | --- |{' ---: |' * 8}", flush=True)
     found = []
     batches = known.batches * len(known.backbones) if len(known.batches) == 1 else known.batches
     for name, batch in zip(known.backbones, batches, strict=True):
@@ -255,7 +255,8 @@ def main() -> None:
             print(
                 f"| {one.backbone} | {one.way} | {one.candidates} | {one.batch} | "
                 f"{one.tokens:.0f} | {one.examples:.3g} | {one.examples * one.tokens:.0f} | "
-                f"{one.operations / 1e12:.3g} | {one.share:.2f} | {one.memory:.1f} |",
+                f"{one.operations / 1e12:.3g} | {one.share:.2f} | {one.padding:.3f} | "
+                f"{one.memory:.1f} |",
                 flush=True,
             )
             if known.json:
