@@ -2,7 +2,7 @@
 
 import torch
 from accelerate.utils import parse_flag_from_env
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainingArguments
@@ -30,6 +30,8 @@ def in_shards(model: nn.Module) -> bool:
 
     Then all of them have to make the same number of forwards.
     """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False  # without looking at every module, at each forward
     fsdp = any(isinstance(one, FSDPModule) for one in model.modules())
     return fsdp or any(hasattr(one, "ds_id") for one in model.parameters())  # ZeRO-3's mark
 
