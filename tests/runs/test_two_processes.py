@@ -182,21 +182,6 @@ def test_two_processes_that_hold_half_of_the_weights_finetune_as_one(
         assert_same_weights(sharded, f"{name}/adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("stage", ["teach", "distill"])
-def test_what_trains_whole_weights_is_refused_in_shards(
-    pair: Pair, films: Path, tmp_path: Path, stage: str
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(pair.two, folder)
-    shutil.rmtree(folder / {"teach": "teacher", "distill": "distil"}[stage])
-    words = (stage, "--config", write_recipe(folder, recipe(films, pair.loss, 2)))
-    done = accelerate_launch(*words, config="fsdp2", module="tests.sharding")
-    assert done.returncode == 1
-    assert "delrec: error: FSDP" in done.stderr
-    assert "launch" in done.stderr
-    assert not (folder / "distil").is_dir() or stage == "teach"
-
-
 def results(folder: Path) -> Any:
     """Return all that was measured, but for the seconds that it took."""
 

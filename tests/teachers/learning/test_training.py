@@ -207,6 +207,18 @@ def test_too_little_data_is_named(configure: Configure, tmp_path: Path) -> None:
         train_teacher(prepared, configure(), tmp_path / "teacher")
 
 
+def test_weights_that_are_cut_up_are_refused(
+    prepared: PreparedData,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    config = configure()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch` does
+    with pytest.raises(InputError, match=r"FSDP cuts weights up, .*; launch `teach` with ddp"):
+        train_teacher(prepared, config, tmp_path / "teacher")
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_validate_as_one(
     prepared: PreparedData,
