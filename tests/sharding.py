@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType
 
 from delrec_hf.cli import main
 
+# Built from source, so not in CI: `make test-deepspeed` installs it and runs these.
 NEEDS_DEEPSPEED = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="DeepSpeed is not installed: `make test-deepspeed`"
 )
@@ -32,7 +33,7 @@ def _as_on_gpus(self: PartialState, *args: Any, **kwargs: Any) -> None:
 
 def shard_on_cpus() -> None:
     """Let accelerate shard in this process, one of several."""
-    PartialState.__init__ = _as_on_gpus  # type: ignore[method-assign]
+    pytest.MonkeyPatch().setattr(PartialState, "__init__", _as_on_gpus)  # for good
 
 
 def launched_with(kind: str, folder: Path) -> None:
